@@ -1,0 +1,267 @@
+"""The only reader of the environment: typed settings, read once, passed down.
+
+Names follow the nesting: `WHISPERX_KAFKA__BOOTSTRAP_SERVERS` is `settings.kafka.bootstrap_servers`. The reference in
+docs/settings.md is generated from this file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class Group(BaseModel):
+    """A group of settings; the line under each field is its documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class KafkaSettings(Group):
+    bootstrap_servers: str = "localhost:9092"
+    """Brokers to start from, host:port with commas between."""
+    topic_prefix: str = "transcription."
+    """Put before every topic name."""
+    group_prefix: str = "whisperx-consumer."
+    """Put before every consumer group and transactional id."""
+    group_protocol: Literal["classic", "consumer"] = "classic"
+    """classic (cooperative-sticky, every broker) or consumer (KIP-848, brokers from 4.0)."""
+    session_timeout_s: float = Field(15.0, ge=1)
+    """A worker that is silent this long loses its partitions, in seconds (classic protocol)."""
+    max_poll_interval_s: float = Field(120.0, ge=5)
+    """A loop that does not poll this long is taken for stuck, in seconds; the loop polls also while busy."""
+    transaction_timeout_s: float = Field(20.0, ge=1)
+    """Life of an open transaction in seconds; one is opened only to publish finished work."""
+    commit_timeout_s: float = Field(10.0, ge=1)
+    """Longest wait for the end of a transaction in seconds; after it the producer is thrown away."""
+    transactions: bool = True
+    """Publish results and offsets together. Only the embedded demo broker, which cannot, turns this off."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to the brokers."""
+    sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
+    """How to log in; empty: no login."""
+    sasl_username: str = ""
+    """Name to log in with."""
+    sasl_password: SecretStr = SecretStr("")
+    """Password to log in with."""
+    ssl_ca_location: str = ""
+    """File with the certificates to trust; empty: the system's."""
+    extra: dict[str, str] = Field(default_factory=dict)
+    """Further librdkafka properties as JSON, for the rare case; they win over ours."""
+
+
+class TopicSettings(Group):
+    work_partitions: int = Field(8, ge=1)
+    """Partitions of plan, chunk, assembly and cleanup work; 8 times the most pods is a good number."""
+    state_partitions: int = Field(8, ge=1)
+    """Partitions of job-events and job-state; equal, and never changed afterwards."""
+    public_partitions: int = Field(8, ge=1)
+    """Partitions of jobs, control, progress, partials, results, dead-letters and audit."""
+    replication_factor: int = Field(3, ge=1)
+    """Copies of each partition; 1 on a single broker."""
+    min_insync_replicas: int = Field(2, ge=1)
+    """Copies that must confirm; less than 2 voids the promises when a broker dies."""
+    jobs_retention_hours: int = Field(168, ge=1)
+    """How long job requests stay, in hours."""
+    work_retention_hours: int = Field(168, ge=1)
+    """How long work events stay, in hours: a job older than this is failed with JOB_EXPIRED."""
+    results_retention_hours: int = Field(720, ge=1)
+    """How long result, progress and partial events stay, in hours."""
+
+
+class StoreSettings(Group):
+    endpoint: str = "localhost:9000"
+    """MinIO or S3 endpoint, host:port without a scheme."""
+    access_key: SecretStr = SecretStr("")
+    """Access key."""
+    secret_key: SecretStr = SecretStr("")
+    """Secret key."""
+    session_token: SecretStr = SecretStr("")
+    """Session token of temporary credentials; empty: none."""
+    secure: bool = True
+    """Use TLS."""
+    region: str = "us-east-1"
+    """Region; given, so that no call is needed to find it out."""
+    work_bucket: str = "transcription-work"
+    """Bucket for chunk audio, windows and checkpoints; emptied by cleanup."""
+    results_bucket: str = "transcription-results"
+    """Bucket for results/<job>/<run>/."""
+    request_timeout_s: float = Field(30.0, gt=0)
+    """Longest silence of the store within one request, in seconds."""
+    ca_file: str = ""
+    """File with the certificates to trust; empty: the system's."""
+
+
+class RegistrySettings(Group):
+    url: str = ""
+    """Schema registry (Confluent-compatible API); empty: Avro single-object encoding without a registry."""
+    username: str = ""
+    """Name to log in with."""
+    password: SecretStr = SecretStr("")
+    """Password to log in with."""
+    auto_register: bool = True
+    """Register our schemas at start; false where only a pipeline may register."""
+
+
+class ModelSettings(Group):
+    allowed: tuple[str, ...] = ("large-v3",)
+    """Models that a job may name: model directories under `directory`, or hub names. The first is the default."""
+    directory: Path | None = None
+    """Folder that holds one folder per model, each with its model.json; null: only hub names from the local cache."""
+    download: bool = False
+    """May fetch missing models from the hub. Off: nothing downloads at run time."""
+    hub_cache: Path | None = None
+    """Cache of hub models; null: the hub library's own default."""
+    hub_token: SecretStr = SecretStr("")
+    """Token for gated hub models (pyannote community-1)."""
+    align_models: dict[str, str] = Field(default_factory=dict)
+    """Alignment model per language as JSON, {"de": "name or directory"}; whisperx's own choice otherwise."""
+    diarization: str = "pyannote/speaker-diarization-community-1"
+    """Diarization pipeline: hub name or directory, for models that do not bring their own."""
+    max_align_models: int = Field(3, ge=1)
+    """Alignment models kept in memory; the one unused for longest goes first."""
+
+
+class DeviceSettings(Group):
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where to compute: auto takes CUDA when it works, else the CPU, and says so in the log."""
+    compute_type: str = "auto"
+    """Number type of the recogniser; auto: float16 on CUDA, int8 on the CPU."""
+    batch_size: int = Field(16, ge=1, le=128)
+    """Windows recognised together on CUDA; halved by itself when memory runs out."""
+    cpu_batch_size: int = Field(8, ge=1, le=64)
+    """Windows recognised together on the CPU."""
+    cpu_threads: int = Field(0, ge=0)
+    """Threads on the CPU; 0: one per core that this process may use."""
+    cpu_fallback: bool = True
+    """Go on on the CPU when the GPU has no room even for the smallest batch."""
+
+
+class LimitSettings(Group):
+    max_recording_bytes: int = Field(8 * GIB, ge=1)
+    """Largest recording in bytes; refused from the stat, before a byte is read."""
+    max_duration_s: float = Field(48 * 3600.0, gt=0)
+    """Longest recording in seconds."""
+    max_channels: int = Field(32, ge=1)
+    """Most channels of a sound track."""
+    max_sample_rate_hz: int = Field(384_000, ge=8_000)
+    """Highest sample rate in hertz."""
+    decoder_memory_bytes: int = Field(1 * GIB, ge=128 * MIB)
+    """Address space of the decoder process beyond its start, in bytes."""
+    decoder_stall_s: float = Field(60.0, gt=0)
+    """A decoder that gives nothing for this long, while its input is answered, is ended, in seconds."""
+    allowed_buckets: tuple[str, ...] = ()
+    """Buckets that jobs may name; empty: every bucket that the credentials can read, except the work bucket."""
+
+
+class ChunkSettings(Group):
+    length_s: float = Field(300.0, ge=10)
+    """Target length of a chunk in seconds; it is cut at the next pause."""
+    overlap_s: float = Field(30.0, ge=0)
+    """Chunk overlap in seconds: audio stored beyond the chunk's span. Raised to the diarization window if shorter."""
+    max_bytes: int = Field(500_000_000, ge=1_000_000)
+    """Ceiling of one chunk object in bytes; lowers the length if need be."""
+
+
+class VadSettings(Group):
+    policy: Literal["silero", "whisperx"] = "silero"
+    """Window policy for jobs that name none."""
+
+
+class CoordinatorSettings(Group):
+    chunks_in_flight: int = Field(64, ge=1)
+    """Released and unfinished chunks per lane over all partitions; at least one per job is always released."""
+    planned_ahead_s: float = Field(6 * 3600.0, gt=0)
+    """Planned but unfinished audio in seconds above which no further recording is planned."""
+    plan_attempts: int = Field(4, ge=1)
+    """Tries of a plan before the job fails."""
+    chunk_attempts: int = Field(4, ge=1)
+    """Tries of a chunk before it fails for good."""
+    assembly_attempts: int = Field(5, ge=1)
+    """Tries of an assembly before the job fails."""
+    cleanup_attempts: int = Field(10, ge=1)
+    """Tries of a cleanup before it is left to the bucket's lifecycle rules."""
+    retry_base_s: float = Field(5.0, gt=0)
+    """Wait before the second try in seconds; doubled for each further one, with jitter."""
+    retry_max_s: float = Field(300.0, gt=0)
+    """Longest wait between tries in seconds."""
+    progress_interval_s: float = Field(2.0, ge=0)
+    """Shortest time between two progress events of a job in seconds, unless its stage changes."""
+    evict_after_s: float = Field(3600.0, ge=0)
+    """How long a finished job's state is kept, in seconds; later duplicates are known by the manifest."""
+
+
+class WorkerSettings(Group):
+    handoff_s: float = Field(600.0, gt=0)
+    """Audio taken from Kafka and not finished, in seconds: enough for the running batch and the next."""
+    low_lane_share: float = Field(0.1, ge=0, le=0.5)
+    """Share of the chunks that goes to the lowest lane with work even when higher lanes are full."""
+    in_place_tries: int = Field(3, ge=1)
+    """Tries in place, with backoff, before a dependency's failure is reported."""
+    grace_s: float = Field(60.0, ge=0)
+    """After SIGTERM, how long running work may go on, in seconds; less than the pod's own grace period."""
+    scratch_dir: Path | None = None
+    """Folder for temporary files; null: the system's."""
+
+
+class ResultSettings(Group):
+    inline_max_bytes: int = Field(128_000, ge=0, le=200_000)
+    """A transcript up to this size in bytes also travels in the event."""
+    keep_work_on_failure: bool = True
+    """Keep chunk audio and checkpoints of failed runs, so that a retry can use them."""
+
+
+class ServerSettings(Group):
+    host: str = "0.0.0.0"  # noqa: S104  (a pod's probes and scrapes come from outside it)
+    """Address of /metrics, /healthz and /readyz."""
+    port: int = Field(9108, ge=0, le=65535)
+    """Port of /metrics, /healthz and /readyz; 0: none."""
+
+
+class LogSettings(Group):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least level that is written."""
+    format: Literal["json", "text"] = "json"
+    """json for machines, text for a terminal."""
+
+
+class SentrySettings(Group):
+    dsn: SecretStr = SecretStr("")
+    """Sentry project; empty: nothing is sent."""
+    environment: str = "production"
+    """Name of the environment in Sentry."""
+    traces_sample_rate: float = Field(0.0, ge=0, le=1)
+    """Share of traces sent."""
+
+
+class Settings(BaseSettings):
+    """All settings. `whisperx-consumer config` shows the effective ones with secrets masked."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WHISPERX_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    topics: TopicSettings = TopicSettings()
+    store: StoreSettings = StoreSettings()
+    registry: RegistrySettings = RegistrySettings()
+    models: ModelSettings = ModelSettings()
+    device: DeviceSettings = DeviceSettings()
+    limits: LimitSettings = LimitSettings()
+    chunks: ChunkSettings = ChunkSettings()
+    vad: VadSettings = VadSettings()
+    coordinator: CoordinatorSettings = CoordinatorSettings()
+    worker: WorkerSettings = WorkerSettings()
+    results: ResultSettings = ResultSettings()
+    server: ServerSettings = ServerSettings()
+    log: LogSettings = LogSettings()
+    sentry: SentrySettings = SentrySettings()
