@@ -87,7 +87,9 @@ class ObjectStore(Protocol):
         """Write, replacing what is there."""
         ...
 
-    def upload(self, bucket: str, key: str, source: BinaryIO, content_type: str = "application/octet-stream") -> ObjectStat:
+    def upload(
+        self, bucket: str, key: str, source: BinaryIO, content_type: str = "application/octet-stream"
+    ) -> ObjectStat:
         """Write a stream of unknown length in parts, at constant memory."""
         ...
 
