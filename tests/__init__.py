@@ -1,0 +1,1 @@
+"""The tests: unit, contract, integration and acceptance, and the servers they run on."""

@@ -1,0 +1,139 @@
+"""A real MinIO of one node: the object store."""
+
+from __future__ import annotations
+
+import http
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import minio
+import urllib3
+from minio.error import MinioException
+
+from tests.servers import versions
+from tests.servers.containers import ServerContainer, engine_answers
+from tests.servers.control import Control, NotOurs, Ready, StartError, running, unavailable
+from tests.servers.packages import MINIO
+from tests.servers.process import ServerProcess, free_port, port_answers
+
+VARIABLE = "WHISPERX_TEST_MINIO"
+READY_TIMEOUT_S = 5.0
+INNER_PORT = 9000
+
+
+@dataclass(frozen=True)
+class Minio:
+    """A store that answers at `endpoint`, a host with its port, to the given keys."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str = field(repr=False)
+    secure: bool
+    control: Control = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self.secure else 'http'}://{self.endpoint}"
+
+    def client(self, http_client: urllib3.PoolManager | None = None) -> minio.Minio:
+        return minio.Minio(
+            self.endpoint,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+            secure=self.secure,
+            http_client=http_client,
+        )
+
+    def stop(self) -> None:
+        """Make the store unreachable; its data stays."""
+        self.control.stop()
+
+    def start(self) -> None:
+        """Bring it back under the same address with the same data, and wait until it answers."""
+        self.control.start()
+
+
+@contextmanager
+def minio_server(folder: Path) -> Iterator[Minio]:
+    """The store whose address is in the environment, else an own one with its files in `folder`."""
+    given = os.environ.get(VARIABLE)
+    if given:
+        yield given_minio(given)
+        return
+    with own_minio(folder) as store:
+        yield store
+
+
+def given_minio(url: str) -> Minio:
+    """The store at http://ACCESS:SECRET@HOST:PORT. Raises StartError when it does not accept the keys."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not (parts.hostname and parts.username and parts.password):
+        raise StartError(f"{VARIABLE} must read http://ACCESS:SECRET@HOST:PORT")
+    endpoint = parts.netloc.rpartition("@")[2]
+    keys = unquote(parts.username), unquote(parts.password)
+    store = Minio(endpoint, *keys, secure=parts.scheme == "https", control=NotOurs(VARIABLE))
+    _require_keys_accepted(store)
+    return store
+
+
+@contextmanager
+def own_minio(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[Minio]:
+    """A fresh store: a container where Docker answers, else a process. `extra` are MINIO_* settings."""
+    port, access_key, secret_key = free_port(), "whisperx-tests", secrets.token_hex(16)
+    environment = _settings(access_key, secret_key) | dict(extra or {})
+
+    def ready() -> bool:
+        return port_answers(port) and _says_ready(port)
+
+    if engine_answers():
+        server: Control = _container(port, environment, ready)
+    elif MINIO.is_installed():
+        server = _process(port, folder, environment, ready)
+    else:
+        unavailable(f"no MinIO: set {VARIABLE}, start Docker, or run python -m tests.servers.install minio")
+    with running(server):
+        store = Minio(f"127.0.0.1:{port}", access_key, secret_key, secure=False, control=server)
+        _require_keys_accepted(store)
+        yield store
+
+
+def _settings(access_key: str, secret_key: str) -> dict[str, str]:
+    return {
+        "MINIO_ROOT_USER": access_key,
+        "MINIO_ROOT_PASSWORD": secret_key,
+        "MINIO_BROWSER": "off",
+        "MINIO_UPDATE": "off",
+        "GOMAXPROCS": "2",
+    }
+
+
+def _process(port: int, folder: Path, environment: dict[str, str], ready: Ready) -> ServerProcess:
+    command = [str(MINIO.path), "server", "--address", f"127.0.0.1:{port}", str(folder / "data")]
+    return ServerProcess("minio", command, folder, ready, environment)
+
+
+def _container(port: int, environment: dict[str, str], ready: Ready) -> ServerContainer:
+    command = ["server", "--address", f":{INNER_PORT}", "/data"]
+    return ServerContainer("minio", versions.MINIO_IMAGE, command, port, INNER_PORT, ready, environment)
+
+
+def _says_ready(port: int) -> bool:
+    with urllib3.PoolManager(retries=False, timeout=READY_TIMEOUT_S) as pool:
+        try:
+            return pool.request("GET", f"http://127.0.0.1:{port}/minio/health/ready").status == http.HTTPStatus.OK
+        except urllib3.exceptions.HTTPError:
+            return False
+
+
+def _require_keys_accepted(store: Minio) -> None:
+    """The secret is random, so only the server that we started accepts it."""
+    with urllib3.PoolManager(retries=False, timeout=READY_TIMEOUT_S) as pool:
+        try:
+            store.client(pool).list_buckets()
+        except (MinioException, urllib3.exceptions.HTTPError) as exc:
+            raise StartError(f"{store.endpoint} does not accept our keys: {exc}") from exc
