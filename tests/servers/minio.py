@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import minio
 import urllib3
-from minio.error import MinioException
+from minio.error import MinioException, S3Error
 
 from tests.servers import versions
 from tests.servers.containers import ServerContainer, engine_answers
@@ -77,7 +77,8 @@ def given_minio(url: str) -> Minio:
     endpoint = parts.netloc.rpartition("@")[2]
     keys = unquote(parts.username), unquote(parts.password)
     store = Minio(endpoint, *keys, secure=parts.scheme == "https", control=NotOurs(VARIABLE))
-    _require_keys_accepted(store)
+    if not _accepts_our_keys(store):
+        raise StartError(f"no MinIO answers at {endpoint}")
     return store
 
 
@@ -87,8 +88,11 @@ def own_minio(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[
     port, access_key, secret_key = free_port(), "whisperx-tests", secrets.token_hex(16)
     environment = _settings(access_key, secret_key) | dict(extra or {})
 
+    def store(control: Control) -> Minio:
+        return Minio(f"127.0.0.1:{port}", access_key, secret_key, secure=False, control=control)
+
     def ready() -> bool:
-        return port_answers(port) and _says_ready(port)
+        return port_answers(port) and _accepts_our_keys(store(NotOurs(VARIABLE)))
 
     if engine_answers():
         server: Control = _container(port, environment, ready)
@@ -97,9 +101,7 @@ def own_minio(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[
     else:
         unavailable(f"no MinIO: set {VARIABLE}, start Docker, or run python -m tests.servers.install minio")
     with running(server):
-        store = Minio(f"127.0.0.1:{port}", access_key, secret_key, secure=False, control=server)
-        _require_keys_accepted(store)
-        yield store
+        yield store(server)
 
 
 def _settings(access_key: str, secret_key: str) -> dict[str, str]:
@@ -122,18 +124,18 @@ def _container(port: int, environment: dict[str, str], ready: Ready) -> ServerCo
     return ServerContainer("minio", versions.MINIO_IMAGE, command, port, INNER_PORT, ready, environment)
 
 
-def _says_ready(port: int) -> bool:
-    with urllib3.PoolManager(retries=False, timeout=READY_TIMEOUT_S) as pool:
-        try:
-            return pool.request("GET", f"http://127.0.0.1:{port}/minio/health/ready").status == http.HTTPStatus.OK
-        except urllib3.exceptions.HTTPError:
-            return False
+def _accepts_our_keys(store: Minio) -> bool:
+    """False while it starts. Raises StartError when it refuses the keys.
 
-
-def _require_keys_accepted(store: Minio) -> None:
-    """The secret is random, so only the server that we started accepts it."""
+    An own store's secret is random, so only the server that we started accepts it.
+    """
     with urllib3.PoolManager(retries=False, timeout=READY_TIMEOUT_S) as pool:
         try:
             store.client(pool).list_buckets()
-        except (MinioException, urllib3.exceptions.HTTPError) as exc:
+        except S3Error as exc:
+            if exc.response.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+                return False
             raise StartError(f"{store.endpoint} does not accept our keys: {exc}") from exc
+        except (MinioException, urllib3.exceptions.HTTPError):
+            return False
+    return True
