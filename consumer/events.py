@@ -6,11 +6,11 @@ An event is a fact, in the past tense. Times are seconds from the start of the r
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
 """A job id is part of object keys, so it can never look like a path."""
@@ -20,6 +20,18 @@ MAX_METADATA_CHARACTERS = 1_024
 
 JobId = Annotated[str, Field(pattern=JOB_ID_PATTERN)]
 Text = Annotated[str, Field(max_length=256)]
+
+
+def _instant(value: datetime) -> datetime:
+    """UTC in whole milliseconds, as the wire has it; an instant without a zone is taken for UTC."""
+    try:
+        utc = value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+    except OverflowError as exc:
+        raise ValueError("lies outside the years 1 to 9999 in UTC") from exc
+    return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
+
+
+Instant = Annotated[datetime, AfterValidator(_instant)]
 
 
 class Contract(BaseModel):
@@ -212,13 +224,13 @@ class JobRequested(Event):
     """What to do and how."""
     priority: Priority = Priority.NORMAL
     """Lane of the chunks of this job."""
-    deadline_at: datetime | None = None
+    deadline_at: Instant | None = None
     """Instant (UTC) after which the job fails with DEADLINE_PASSED; null: none."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """Echoed in the result: at most 1,024 characters in all."""
     submitted_by: Text | None = None
     """Who asked, for the audit trail."""
-    submitted_at: datetime | None = None
+    submitted_at: Instant | None = None
     """When it was asked (UTC); null: the Kafka timestamp."""
 
     def key(self) -> str:
@@ -285,7 +297,7 @@ class JobProgress(Event):
     """Seconds until the result, by the speed measured so far; null until there is a measurement."""
     queue_position: int | None = None
     """Jobs before this one in its lane, counted from 1; null once it runs."""
-    emitted_at: datetime
+    emitted_at: Instant
     """When this was said (UTC)."""
 
 
@@ -473,7 +485,7 @@ class JobFinished(Event):
     """Why the run failed or was cancelled, else null."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """What the request carried."""
-    finished_at: datetime
+    finished_at: Instant
     """When the run ended (UTC)."""
 
 
@@ -494,5 +506,5 @@ class AuditRecorded(Event):
     """To what: a bucket and key, or the job."""
     outcome: str
     """ok or the code of the failure."""
-    happened_at: datetime
+    happened_at: Instant
     """When (UTC)."""

@@ -5,7 +5,6 @@ They are contracts too (a rolling update has two versions running), so each has 
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,7 +13,9 @@ from consumer.events import (
     Artifact,
     ChunkTranscribed,
     ClaimCheck,
+    Contract,
     Event,
+    Instant,
     JobId,
     JobOptions,
     JobRequested,
@@ -27,6 +28,34 @@ from consumer.events import (
 )
 
 # ── intake → coordinator ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class OriginalHeader(Contract):
+    """One header of a record."""
+
+    name: str
+    """Name of the header."""
+    value: bytes
+    """Value of the header."""
+
+
+class OriginalRecord(Contract):
+    """A record as it arrived, with its position: what a dead letter keeps."""
+
+    topic: str
+    """Topic it was read from."""
+    partition: int
+    """Partition it was read from."""
+    offset: int
+    """Its Kafka offset."""
+    timestamp_ms: int
+    """Its Kafka timestamp in milliseconds since 1970 (UTC)."""
+    record_key: bytes | None = None
+    """Its key."""
+    value: bytes | None = None
+    """Its value."""
+    headers: tuple[OriginalHeader, ...] = ()
+    """Its headers in their order."""
 
 
 class JobReceived(Event):
@@ -42,16 +71,10 @@ class JobReceived(Event):
     """Hash of recording and options: tells a duplicate from a conflict."""
     refusal: Problem | None = None
     """Set when the request is readable but asks for what we do not do; the run then fails with it."""
-    source_topic: str
-    """Where the request came from."""
-    source_partition: int
-    """Partition of the request."""
-    source_offset: int
-    """Kafka offset of the request."""
-    received_at: datetime
+    original: OriginalRecord
+    """The record as it arrived: what a dead letter keeps."""
+    received_at: Instant
     """Kafka timestamp of the request (UTC)."""
-    forced: bool = False
-    """True for a new run of a job that has already ended."""
     traceparent: str | None = None
     """W3C trace context of the request."""
 
@@ -67,7 +90,7 @@ class CancelRequested(Event):
     """Why."""
     requested_by: str | None = None
     """Who asked."""
-    requested_at: datetime
+    requested_at: Instant
     """Kafka timestamp of the request (UTC)."""
 
 
