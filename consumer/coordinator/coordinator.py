@@ -1,0 +1,325 @@
+"""All runs of one partition of job-events: takes events, keeps states, and collects what must go out.
+
+It decides by `machine` and `scheduler` and does no I/O. The loop takes `outcome()` after each batch and publishes it
+in one transaction; when that transaction fails, this object is thrown away and restored from the state topic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from consumer.coordinator import machine, scheduler
+from consumer.coordinator.policy import Command, Park, Policy, Send
+from consumer.coordinator.state import JobState, Status
+from consumer.core.layout import Topic
+from consumer.core.progress import eta_s, fraction
+from consumer.events import Event, JobProgress, JobRequested, JobStatus, Priority, Problem, RecordingRef, Stage
+from consumer.work import ChunkWork, JobReceived, PlanWork
+
+LANES = {
+    Priority.HIGH: Topic.CHUNK_WORK_HIGH,
+    Priority.NORMAL: Topic.CHUNK_WORK_NORMAL,
+    Priority.LOW: Topic.CHUNK_WORK_LOW,
+}
+
+STAGES = {
+    Status.WAITING: Stage.QUEUED,
+    Status.PLANNING: Stage.PLANNING,
+    Status.TRANSCRIBING: Stage.TRANSCRIBING,
+    Status.ASSEMBLING: Stage.ASSEMBLING,
+    Status.FINISHED: Stage.FINISHED,
+    Status.CLEANED: Stage.FINISHED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class KnownResult:
+    """What the manifest of an evicted job says: enough to tell a duplicate from a conflict."""
+
+    run: int
+    request_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one batch leads to: state records (None: remove) and what goes out, in order."""
+
+    states: Mapping[str, JobState | None]
+    commands: tuple[Command, ...]
+
+
+class Coordinator:
+    """See the module. Not thread-safe: one thread feeds it."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._jobs: dict[str, JobState] = {}
+        self._stored: dict[str, JobState] = {}
+        self._commands: list[Command] = []
+        self._told: dict[str, Stage] = {}
+        self._admitted = 0
+
+    @property
+    def jobs(self) -> Mapping[str, JobState]:
+        return self._jobs
+
+    def restore(self, states: Iterable[JobState]) -> None:
+        """Take over the states that the last owner of the partition stored."""
+        for state in states:
+            self._jobs[state.job_id] = self._stored[state.job_id] = state
+            self._admitted = max(self._admitted, state.admitted_as)
+
+    def knows(self, job_id: str) -> bool:
+        return job_id in self._jobs
+
+    # ── events in ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def handle(self, event: Event, now_s: float, known: KnownResult | None = None) -> None:
+        """Apply one event. `known` comes with a request for a job that this object does not know."""
+        if isinstance(event, JobReceived):
+            self._receive(event, now_s, known)
+            return
+        state = self._jobs.get(str(getattr(event, "job_id", "")))
+        if state is None:
+            return
+        self._apply(machine.advance(state, event, now_s, self._policy), now_s)
+
+    def tick(self, now_s: float) -> None:
+        """Do what time brings: retries, deadlines, new plans, new chunks, eviction."""
+        for state in list(self._jobs.values()):
+            self._tick_job(state, now_s)
+        for job_id in scheduler.admissions(self._jobs.values(), self._policy.planned_ahead_s):
+            self._ask_for_plan(self._jobs[job_id], now_s)
+        for release in scheduler.releases(self._jobs.values(), self._policy.chunks_in_flight, now_s):
+            self._release(release, now_s)
+
+    def outcome(self, now_s: float) -> Outcome:
+        """What changed since the last call; progress is added here, so that a batch yields one line per job."""
+        positions = scheduler.queue_positions(self._jobs.values())
+        for job_id in list(self._jobs):
+            self._tell_progress(job_id, positions.get(job_id), now_s)
+        states: dict[str, JobState | None] = {}
+        for job_id in self._jobs.keys() | self._stored.keys():
+            state = self._jobs.get(job_id)
+            if state is None or _lasting(state) != _lasting(self._stored.get(job_id)):
+                states[job_id] = state
+        commands, self._commands = tuple(self._commands), []
+        self._stored = dict(self._jobs)
+        return Outcome(states, commands)
+
+    # ── one job ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _receive(self, event: JobReceived, now_s: float, known: KnownResult | None) -> None:
+        """A new run, or a duplicate of one (nothing happens), or a conflict (the event is parked)."""
+        state = self._jobs.get(event.job_id)
+        digest = state.request_digest if state else known.request_digest if known else None
+        if digest is None:
+            self._start(event, now_s)
+        elif digest != event.request_digest:
+            self._commands.append(Park(event.original, _conflict(event.job_id)))
+
+    def _start(self, event: JobReceived, now_s: float) -> None:
+        self._admitted += 1
+        state = JobState(
+            job_id=event.job_id,
+            request=self._with_defaults(event),
+            request_digest=event.request_digest,
+            traceparent=event.traceparent,
+            received_at_s=event.received_at.timestamp(),
+            admitted_as=self._admitted,
+        )
+        refusal = event.refusal or self._refusal(state, now_s)
+        if refusal is not None:
+            self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=refusal), now_s)
+            return
+        target = f"{state.request.recording.bucket}/{state.request.recording.key}"
+        actor = state.request.submitted_by or "intake"
+        self._apply(machine.Step(state, (machine.audit(state, actor, "job_accepted", target, now_s),)), now_s)
+
+    def _with_defaults(self, event: JobReceived) -> JobRequested:
+        """The request as it will be run and echoed: defaults filled in."""
+        options = event.request.options
+        vad = options.vad.model_copy(update={"policy": options.vad.policy or self._policy.vad_policy})
+        filled = options.model_copy(update={"model": options.model or self._policy.models[0], "vad": vad})
+        return event.request.model_copy(update={"job_id": event.job_id, "options": filled})
+
+    def _refusal(self, state: JobState, now_s: float) -> Problem | None:
+        model = state.request.options.model
+        if model not in self._policy.models:
+            return Problem(
+                code="MODEL_NOT_ALLOWED",
+                message=f"model {model!r} is not offered here; choose one of {', '.join(self._policy.models)}",
+                stage="coordinate",
+            )
+        if now_s - state.received_at_s > self._policy.work_retention_s:
+            return Problem(
+                code="JOB_EXPIRED",
+                message=f"the request waited {now_s - state.received_at_s:.0f} s, longer than work events are kept "
+                f"({self._policy.work_retention_s:.0f} s); send it again",
+                stage="coordinate",
+            )
+        return None
+
+    def _apply(self, step: machine.Step, now_s: float) -> None:
+        self._jobs[step.state.job_id] = step.state
+        self._commands.extend(step.commands)
+
+    def _tick_job(self, state: JobState, now_s: float) -> None:
+        if state.is_open and self._overdue(state, now_s):
+            self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=_too_late(state)), now_s)
+        elif state.status is Status.PLANNING and _due(state.plan_due_at_s, now_s):
+            self._ask_for_plan(state, now_s)
+        elif state.status is Status.ASSEMBLING and _due(state.assembly_due_at_s, now_s):
+            self._apply(machine.ask_for_assembly(state), now_s)
+        elif state.status is Status.FINISHED and _due(state.cleanup_due_at_s, now_s):
+            self._apply(machine.ask_for_cleanup(state), now_s)
+        elif state.status is Status.CLEANED and now_s - (state.finished_at_s or 0.0) > self._policy.evict_after_s:
+            del self._jobs[state.job_id]
+            self._told.pop(state.job_id, None)
+
+    def _overdue(self, state: JobState, now_s: float) -> bool:
+        deadline = state.request.deadline_at
+        return deadline is not None and now_s > deadline.timestamp()
+
+    def _ask_for_plan(self, state: JobState, now_s: float) -> None:
+        asked = state.changed(
+            status=Status.PLANNING,
+            plan_epoch=state.plan_epoch + 1,
+            plan_attempt=state.plan_attempt + 1,
+            plan_due_at_s=None,
+            plan_started_at_s=state.plan_started_at_s or now_s,
+        )
+        recording = state.request.recording
+        pinned = RecordingRef(
+            bucket=recording.bucket,
+            key=recording.key,
+            etag=state.etag or recording.etag,
+            version_id=state.version_id or recording.version_id,
+        )
+        work = PlanWork(
+            job_id=state.job_id,
+            run=state.run,
+            epoch=asked.plan_epoch,
+            attempt=asked.plan_attempt,
+            recording=pinned,
+            options=state.request.options,
+            traceparent=state.traceparent,
+        )
+        self._apply(machine.Step(asked, (Send(Topic.PLAN_WORK, work, state.traceparent),)), now_s)
+
+    def _release(self, release: scheduler.Release, now_s: float) -> None:
+        state = self._jobs[release.job_id]
+        options = state.request.options
+        work = ChunkWork(
+            job_id=state.job_id,
+            run=state.run,
+            chunk_index=release.chunk_index,
+            attempt=release.attempt,
+            audio_s=_typical_chunk_s(state),
+            options=options,
+            language=state.language if options.language == "auto" else options.language,
+            traceparent=state.traceparent,
+        )
+        sent = state.changed(
+            in_flight={**state.in_flight, release.chunk_index: release.attempt},
+            retries={k: v for k, v in state.retries.items() if k != release.chunk_index},
+            next_chunk=max(state.next_chunk, release.chunk_index + 1),
+            first_release_at_s=state.first_release_at_s or now_s,
+        )
+        self._apply(machine.Step(sent, (Send(LANES[state.request.priority], work, state.traceparent),)), now_s)
+
+    # ── progress out ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tell_progress(self, job_id: str, position: int | None, now_s: float) -> None:
+        state = self._jobs[job_id]
+        stage = STAGES[state.status]
+        share = max(state.fraction, _share(state))
+        new_stage = self._told.get(job_id) is not stage
+        if job_id not in self._told and state.sequence and not state.is_open:
+            self._told[job_id] = stage
+            return
+        if not new_stage and (
+            share == state.fraction or now_s - state.progress_at_s < self._policy.progress_interval_s
+        ):
+            return
+        self._told[job_id] = stage
+        told = state.changed(sequence=state.sequence + 1, fraction=share, progress_at_s=now_s)
+        self._apply(machine.Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s)),)), now_s)
+
+
+def _progress(state: JobState, stage: Stage, position: int | None, now_s: float) -> JobProgress:
+    live_s = _live_s(state)
+    started = state.first_release_at_s
+    return JobProgress(
+        job_id=state.job_id,
+        run=state.run,
+        sequence=state.sequence,
+        stage=stage,
+        fraction=round(state.fraction, 4),
+        chunks_done=len(state.done_chunks),
+        chunks_total=state.chunks_total,
+        audio_done_s=round(state.audio_done_s, 3),
+        audio_total_s=state.audio_total_s,
+        eta_s=eta_s(
+            done_s=state.audio_done_s + live_s,
+            total_s=_total_s(state),
+            elapsed_s=now_s - started if started is not None else 0.0,
+        )
+        if state.is_open
+        else None,
+        queue_position=position,
+        emitted_at=machine.instant(now_s),
+    )
+
+
+def _share(state: JobState) -> float:
+    if state.outcome in (JobStatus.COMPLETED, JobStatus.PARTIAL):
+        return 1.0
+    total = _total_s(state)
+    planned = 1.0 if state.chunks_total is not None else state.planned_s / total if total else 0.0
+    return fraction(
+        done_s=state.audio_done_s, live_s=_live_s(state), total_s=total, planned_share=planned, assembled=False
+    )
+
+
+def _total_s(state: JobState) -> float | None:
+    """Length of the recording: decoded, else by its header, never less than what is planned."""
+    if state.audio_total_s is not None:
+        return state.audio_total_s
+    return max(state.duration_hint_s, state.planned_s) if state.duration_hint_s else None
+
+
+def _live_s(state: JobState) -> float:
+    return sum(state.live.values()) * _typical_chunk_s(state)
+
+
+def _typical_chunk_s(state: JobState) -> float:
+    return state.planned_s / state.planned if state.planned else 0.0
+
+
+def _due(due_at_s: float | None, now_s: float) -> bool:
+    return due_at_s is not None and due_at_s <= now_s
+
+
+def _lasting(state: JobState | None) -> bytes | None:
+    """What of a state is worth storing: everything but the in-memory part."""
+    return state.to_bytes() if state is not None else None
+
+
+def _conflict(job_id: str) -> Problem:
+    return Problem(
+        code="JOB_CONFLICT",
+        message=f"job {job_id} is known with another recording or other options; "
+        "send the request under a new job_id, or exactly as before",
+        stage="coordinate",
+    )
+
+
+def _too_late(state: JobState) -> Problem:
+    return Problem(
+        code="DEADLINE_PASSED",
+        message=f"the deadline {state.request.deadline_at} passed before the result was ready; "
+        "give more time or a higher priority",
+        stage="coordinate",
+    )

@@ -1,0 +1,426 @@
+"""The life of one run as a table: (state, event, now) → (state, what to send). No clock, no I/O.
+
+`TABLE` names what each event does in each status. Events arrive at least once and in any order of chunks, so every
+cell is filled: what comes late or twice is `stale`, said in the table and not in the code. A figure in
+docs/architecture.md is drawn from this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeAlias, cast
+
+from consumer.coordinator.policy import Command, Policy, Send
+from consumer.coordinator.state import WITH_CHUNKS, JobState, Retry, Status
+from consumer.core.layout import Topic
+from consumer.core.retries import next_try_at
+from consumer.events import AuditRecorded, ChunkTranscribed, Event, JobFinished, JobStatus, Problem, RunTimings
+from consumer.work import (
+    AssemblyFailed,
+    AssemblyFinished,
+    AssemblyWork,
+    CancelRequested,
+    ChunkFailed,
+    ChunkPlanned,
+    ChunkProgressed,
+    ChunkSkipped,
+    CleanupFailed,
+    CleanupFinished,
+    CleanupWork,
+    PlanFailed,
+    PlanFinished,
+    PlanStarted,
+)
+
+
+class Step(NamedTuple):
+    """The next state and what goes out with it."""
+
+    state: JobState
+    commands: tuple[Command, ...] = ()
+
+
+Handler: TypeAlias = Callable[[JobState, "Event", float, Policy], Step]
+
+
+def advance(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """Apply one event to one run.
+
+    Raises KeyError for a pair that is not in the table: that is a bug, not an input.
+    """
+    handler = TABLE[state.status][type(event)]
+    if getattr(event, "run", state.run) != state.run:
+        return Step(state)
+    return handler(state, event, now_s, policy)
+
+
+# ── the plan ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """The first plan pins the recording; later plans of the run must read the same bytes."""
+    event = cast(PlanStarted, event)
+    if event.epoch != state.plan_epoch or state.etag is not None:
+        return Step(state)
+    pinned = state.changed(etag=event.etag, version_id=event.version_id, duration_hint_s=event.duration_hint_s)
+    target = f"{state.request.recording.bucket}/{state.request.recording.key}"
+    return Step(pinned, (audit(state, "plan", "recording_read", target, now_s),))
+
+
+def _chunk_planned(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """Chunks are announced in order; one that a repeated plan announces again is known already."""
+    event = cast(ChunkPlanned, event)
+    if event.epoch != state.plan_epoch or event.chunk_index != state.planned:
+        return Step(state)
+    return Step(
+        state.changed(
+            planned=state.planned + 1,
+            planned_s=event.end_s,
+            sample_ready=state.sample_ready or event.sample_ready,
+        )
+    )
+
+
+def _plan_finished(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    event = cast(PlanFinished, event)
+    if event.epoch != state.plan_epoch:
+        return Step(state)
+    planned = state.warn(*event.warnings).changed(
+        status=Status.TRANSCRIBING,
+        planned=event.chunks_total,
+        planned_s=event.recording.duration_s,
+        chunks_total=event.chunks_total,
+        recording=event.recording,
+        plan_s=event.plan_s,
+        sample_ready=True,
+    )
+    return _assemble_when_complete(planned, now_s, policy)
+
+
+def _plan_failed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    event = cast(PlanFailed, event)
+    if event.epoch != state.plan_epoch or state.plan_due_at_s is not None:
+        return Step(state)
+    due = next_try_at(now_s, state.plan_attempt, policy.plan, f"{state.job_id}/plan") if event.error.retryable else None
+    if due is None:
+        return finish(state, JobStatus.FAILED, now_s, error=event.error)
+    return Step(state.changed(plan_due_at_s=due))
+
+
+# ── the chunks ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _chunk_transcribed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """Only the first answer for a chunk counts, and only it is shown to the world."""
+    event = cast(ChunkTranscribed, event)
+    if event.chunk_index in state.done_chunks or event.chunk_index in state.failed:
+        return Step(state)
+    settled = _settle_language(_without(state, event.chunk_index), event).warn(*event.warnings)
+    done = settled.changed(
+        done=state.done_chunks.add(event.chunk_index).to_hex(),
+        audio_done_s=state.audio_done_s + (event.end_s - event.start_s),
+    )
+    step = _assemble_when_complete(done, now_s, policy)
+    return Step(step.state, (Send(Topic.PARTIALS, event, state.traceparent), *step.commands))
+
+
+def _settle_language(state: JobState, event: ChunkTranscribed) -> JobState:
+    if state.language_settled:
+        return state
+    return state.changed(
+        language=event.language, language_probability=event.language_probability, language_settled=True
+    )
+
+
+def _chunk_failed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    event = cast(ChunkFailed, event)
+    if state.in_flight.get(event.chunk_index) != event.attempt:
+        return Step(state)
+    name = f"{state.job_id}/{event.chunk_index}"
+    due = next_try_at(now_s, event.attempt, policy.chunk, name) if event.error.retryable else None
+    if due is not None:
+        return Step(_retry(state, event.chunk_index, event.attempt + 1, due))
+    return _give_up(state, event.chunk_index, event.error, now_s, policy)
+
+
+def _chunk_skipped(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """`gone` while the job is alive means lost audio; `cancelled` here is an old cancel: the chunk is wanted."""
+    event = cast(ChunkSkipped, event)
+    attempt = state.in_flight.get(event.chunk_index)
+    if attempt is None:
+        return Step(state)
+    if event.reason == "gone":
+        lost = Problem(
+            code="INTERMEDIATE_MISSING",
+            message=f"the audio of chunk {event.chunk_index} is gone from the work bucket before it was transcribed; "
+            "check the bucket's lifecycle rules and send the job again under a new id",
+            stage="transcribe",
+            chunk_index=event.chunk_index,
+        )
+        return _give_up(state, event.chunk_index, lost, now_s, policy)
+    return Step(_retry(state, event.chunk_index, attempt, now_s))
+
+
+def _chunk_progressed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    event = cast(ChunkProgressed, event)
+    if event.chunk_index not in state.in_flight:
+        return Step(state)
+    return Step(state.changed(live={**state.live, event.chunk_index: event.fraction}))
+
+
+def _without(state: JobState, index: int) -> JobState:
+    """The state with this chunk no longer on its way."""
+    return state.changed(
+        in_flight={k: v for k, v in state.in_flight.items() if k != index},
+        retries={k: v for k, v in state.retries.items() if k != index},
+        live={k: v for k, v in state.live.items() if k != index},
+    )
+
+
+def _retry(state: JobState, index: int, attempt: int, due_at_s: float) -> JobState:
+    waiting = _without(state, index)
+    return waiting.changed(retries={**waiting.retries, index: Retry(attempt=attempt, due_at_s=due_at_s)})
+
+
+def _give_up(state: JobState, index: int, error: Problem, now_s: float, policy: Policy) -> Step:
+    """A chunk that failed for good fails the job, or leaves a gap, as the job asked."""
+    located = error.model_copy(update={"chunk_index": index, "stage": "transcribe"})
+    if state.request.options.on_chunk_failure == "fail":
+        return finish(state, JobStatus.FAILED, now_s, error=located)
+    left = _without(state, index).warn(located)
+    gap = left.changed(failed=tuple(sorted({*state.failed, index})), chunk_error=state.chunk_error or located)
+    return _assemble_when_complete(gap, now_s, policy)
+
+
+# ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _assemble_when_complete(state: JobState, now_s: float, policy: Policy) -> Step:
+    if state.chunks_total is None or state.accounted < state.chunks_total:
+        return Step(state)
+    if not state.done_chunks:
+        return finish(state, JobStatus.FAILED, now_s, error=state.chunk_error)
+    return ask_for_assembly(state)
+
+
+def ask_for_assembly(state: JobState) -> Step:
+    """Send the assembly, for the first time or again."""
+    assert state.recording is not None
+    assert state.chunks_total is not None
+    asked = state.changed(
+        status=Status.ASSEMBLING,
+        assembly_attempt=state.assembly_attempt + 1,
+        assembly_due_at_s=None,
+        live={},
+    )
+    work = AssemblyWork(
+        job_id=state.job_id,
+        run=state.run,
+        attempt=asked.assembly_attempt,
+        chunks_total=state.chunks_total,
+        chunks_failed=state.failed,
+        request_digest=state.request_digest,
+        recording=state.recording,
+        options=state.request.options,
+        language=state.language,
+        language_probability=state.language_probability,
+        metadata=state.request.metadata,
+        warnings=state.warnings,
+        traceparent=state.traceparent,
+    )
+    return Step(asked, (Send(Topic.ASSEMBLY_WORK, work, state.traceparent),))
+
+
+def _assembly_finished(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    event = cast(AssemblyFinished, event)
+    status = JobStatus.PARTIAL if state.failed else JobStatus.COMPLETED
+    return finish(state.warn(*event.warnings), status, now_s, result=event, error=state.chunk_error)
+
+
+def _assembly_failed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    event = cast(AssemblyFailed, event)
+    if event.attempt != state.assembly_attempt or state.assembly_due_at_s is not None:
+        return Step(state)
+    name = f"{state.job_id}/assembly"
+    due = next_try_at(now_s, event.attempt, policy.assembly, name) if event.error.retryable else None
+    if due is None:
+        return finish(state, JobStatus.FAILED, now_s, error=event.error)
+    return Step(state.changed(assembly_due_at_s=due))
+
+
+def _cancel(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    event = cast(CancelRequested, event)
+    by = f" by {event.requested_by}" if event.requested_by else ""
+    why = f": {event.reason}" if event.reason else ""
+    error = Problem(code="CANCELLED", message=f"the job was cancelled{by}{why}", stage="coordinate")
+    return finish(state, JobStatus.CANCELLED, now_s, error=error)
+
+
+def finish(
+    state: JobState,
+    status: JobStatus,
+    now_s: float,
+    *,
+    result: AssemblyFinished | None = None,
+    error: Problem | None = None,
+) -> Step:
+    """The one way out: the terminal event, and the cleanup in the same transaction, never before."""
+    ended = state.changed(
+        status=Status.FINISHED,
+        outcome=status,
+        finished_at_s=now_s,
+        in_flight={},
+        retries={},
+        live={},
+        plan_due_at_s=None,
+        assembly_due_at_s=None,
+    )
+    terminal = Send(Topic.RESULTS, _terminal_event(ended, status, now_s, result, error), state.traceparent)
+    noted = audit(state, "coordinate", "job_finished", state.job_id, now_s, outcome=error.code if error else "ok")
+    if state.plan_epoch == 0:
+        return Step(ended.changed(status=Status.CLEANED), (terminal, noted))
+    cleaning = ask_for_cleanup(ended)
+    return Step(cleaning.state, (terminal, noted, *cleaning.commands))
+
+
+def _terminal_event(
+    state: JobState, status: JobStatus, now_s: float, result: AssemblyFinished | None, error: Problem | None
+) -> JobFinished:
+    return JobFinished(
+        job_id=state.job_id,
+        run=state.run,
+        status=status,
+        recording=state.recording,
+        language=state.language,
+        language_probability=state.language_probability,
+        speakers=result.speakers if result else (),
+        transcript_inline=result.transcript_inline if result else None,
+        artifacts=result.artifacts if result else (),
+        manifest=result.manifest if result else None,
+        options_used=state.request.options,
+        models=result.models if result else (),
+        fingerprint=result.fingerprint if result else "",
+        chunks_total=state.chunks_total or 0,
+        chunks_failed=state.failed,
+        timings=_timings(state, now_s, result.timings if result else RunTimings()),
+        warnings=state.warnings,
+        error=error,
+        metadata=state.request.metadata,
+        finished_at=instant(now_s),
+    )
+
+
+def _timings(state: JobState, now_s: float, measured: RunTimings) -> RunTimings:
+    started = state.plan_started_at_s
+    running_s = now_s - started if started is not None else 0.0
+    total_s = state.audio_total_s
+    return measured.model_copy(
+        update={
+            "queued_s": round((started if started is not None else now_s) - state.received_at_s, 3),
+            "plan_s": state.plan_s,
+            "wall_s": round(now_s - state.received_at_s, 3),
+            "real_time_factor": round(total_s / running_s, 2) if total_s and running_s > 0 else None,
+        }
+    )
+
+
+def ask_for_cleanup(state: JobState) -> Step:
+    """Send the cleanup, for the first time or again."""
+    assert state.outcome is not None
+    asked = state.changed(cleanup_attempt=state.cleanup_attempt + 1, cleanup_due_at_s=None)
+    work = CleanupWork(job_id=state.job_id, run=state.run, attempt=asked.cleanup_attempt, status=state.outcome)
+    return Step(asked, (Send(Topic.CLEANUP_WORK, work, state.traceparent),))
+
+
+def _cleanup_finished(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    event = cast(CleanupFinished, event)
+    noted = audit(state, "cleanup", "data_removed", f"{event.removed} objects", now_s)
+    return Step(state.changed(status=Status.CLEANED, cleanup_due_at_s=None), (noted,))
+
+
+def _cleanup_failed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """Past the limit the bucket's lifecycle rules are the second net; the audit trail says so."""
+    event = cast(CleanupFailed, event)
+    if event.attempt != state.cleanup_attempt or state.cleanup_due_at_s is not None:
+        return Step(state)
+    due = next_try_at(now_s, event.attempt, policy.cleanup, f"{state.job_id}/cleanup")
+    if due is not None:
+        return Step(state.changed(cleanup_due_at_s=due))
+    noted = audit(state, "cleanup", "data_removed", state.job_id, now_s, outcome=event.error.code)
+    return Step(state.changed(status=Status.CLEANED), (noted,))
+
+
+def _stale(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """Late or repeated: the run has moved on."""
+    return Step(state)
+
+
+def audit(state: JobState, actor: str, action: str, target: str, now_s: float, outcome: str = "ok") -> Send:
+    """One line of the audit trail."""
+    event = AuditRecorded(
+        job_id=state.job_id,
+        run=state.run,
+        actor=actor,
+        action=action,
+        target=target,
+        outcome=outcome,
+        happened_at=instant(now_s),
+    )
+    return Send(Topic.AUDIT, event, state.traceparent)
+
+
+def instant(now_s: float) -> datetime:
+    return datetime.fromtimestamp(now_s, UTC)
+
+
+# ── the table ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_Row: TypeAlias = dict[type[Event], Handler]
+
+_ALL_STALE: _Row = {
+    PlanStarted: _stale,
+    ChunkPlanned: _stale,
+    PlanFinished: _stale,
+    PlanFailed: _stale,
+    ChunkTranscribed: _stale,
+    ChunkFailed: _stale,
+    ChunkSkipped: _stale,
+    ChunkProgressed: _stale,
+    AssemblyFinished: _stale,
+    AssemblyFailed: _stale,
+    CleanupFinished: _stale,
+    CleanupFailed: _stale,
+    CancelRequested: _stale,
+}
+
+_CHUNKS: _Row = {
+    ChunkTranscribed: _chunk_transcribed,
+    ChunkFailed: _chunk_failed,
+    ChunkSkipped: _chunk_skipped,
+    ChunkProgressed: _chunk_progressed,
+}
+
+TABLE: dict[Status, _Row] = {
+    Status.WAITING: {**_ALL_STALE, CancelRequested: _cancel},
+    Status.PLANNING: {
+        **_ALL_STALE,
+        **_CHUNKS,
+        PlanStarted: _plan_started,
+        ChunkPlanned: _chunk_planned,
+        PlanFinished: _plan_finished,
+        PlanFailed: _plan_failed,
+        CancelRequested: _cancel,
+    },
+    Status.TRANSCRIBING: {**_ALL_STALE, **_CHUNKS, CancelRequested: _cancel},
+    Status.ASSEMBLING: {
+        **_ALL_STALE,
+        AssemblyFinished: _assembly_finished,
+        AssemblyFailed: _assembly_failed,
+        CancelRequested: _cancel,
+    },
+    Status.FINISHED: {**_ALL_STALE, CleanupFinished: _cleanup_finished, CleanupFailed: _cleanup_failed},
+    Status.CLEANED: dict(_ALL_STALE),
+}
+
+assert frozenset(status for status, row in TABLE.items() if row[ChunkTranscribed] is not _stale) == WITH_CHUNKS

@@ -1,0 +1,144 @@
+"""What the coordinator knows of one run: small, immutable, and stored in the compacted job-state topic."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from consumer.core.bitmap import Bitmap
+from consumer.events import JobRequested, JobStatus, Problem, RecordingFacts
+
+MAX_WARNINGS = 8
+
+
+class Status(StrEnum):
+    """Where a run is. `machine.TABLE` says what each event leads to."""
+
+    WAITING = "waiting"
+    """Admitted; its plan has not been asked for."""
+    PLANNING = "planning"
+    """The plan is being made; its chunks are released as they are announced."""
+    TRANSCRIBING = "transcribing"
+    """The plan is complete; chunks are missing."""
+    ASSEMBLING = "assembling"
+    """All chunks are accounted for; the result is being written."""
+    FINISHED = "finished"
+    """The terminal event is sent; cleanup is under way."""
+    CLEANED = "cleaned"
+    """Nothing is left to do; kept for a while to recognise duplicates."""
+
+
+OPEN = frozenset({Status.WAITING, Status.PLANNING, Status.TRANSCRIBING, Status.ASSEMBLING})
+WITH_CHUNKS = frozenset({Status.PLANNING, Status.TRANSCRIBING})
+
+
+class Retry(BaseModel):
+    """A chunk that failed and is due again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int
+    """The attempt to make, from 2."""
+    due_at_s: float
+
+
+class JobState(BaseModel):
+    """One run. Instants are seconds since 1970 (`_at_s`); `done` is a bitmap in hexadecimal."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    job_id: str
+    run: int = 1
+    status: Status = Status.WAITING
+    request: JobRequested
+    request_digest: str
+    traceparent: str | None = None
+    received_at_s: float
+    admitted_as: int = 0
+    """Order of admission within the partition: smaller is older."""
+
+    # the plan
+    plan_epoch: int = 0
+    plan_attempt: int = 0
+    plan_due_at_s: float | None = None
+    plan_started_at_s: float | None = None
+    etag: str | None = None
+    version_id: str | None = None
+    duration_hint_s: float | None = None
+    planned: int = 0
+    """Chunks announced so far: the indices below this number exist."""
+    planned_s: float = 0.0
+    sample_ready: bool = False
+    chunks_total: int | None = None
+    recording: RecordingFacts | None = None
+    plan_s: float = 0.0
+
+    # the chunks
+    next_chunk: int = 0
+    """The first chunk that was never released."""
+    in_flight: dict[int, int] = Field(default_factory=dict)
+    """Released chunks that have not answered: index → attempt."""
+    retries: dict[int, Retry] = Field(default_factory=dict)
+    done: str = "0"
+    failed: tuple[int, ...] = ()
+    chunk_error: Problem | None = None
+    audio_done_s: float = 0.0
+    first_release_at_s: float | None = None
+    language: str | None = None
+    language_probability: float | None = None
+    language_settled: bool = False
+
+    # the end
+    assembly_attempt: int = 0
+    assembly_due_at_s: float | None = None
+    cleanup_attempt: int = 0
+    cleanup_due_at_s: float | None = None
+    outcome: JobStatus | None = None
+    finished_at_s: float | None = None
+    warnings: tuple[Problem, ...] = ()
+
+    # progress
+    sequence: int = 0
+    fraction: float = 0.0
+    progress_at_s: float = 0.0
+    live: dict[int, float] = Field(default_factory=dict, exclude=True)
+    """Share done of chunks in flight: only in memory, lost on restore, and that does no harm."""
+
+    def changed(self, **fields: Any) -> JobState:
+        return self.model_copy(update=fields)
+
+    @property
+    def done_chunks(self) -> Bitmap:
+        return Bitmap.from_hex(self.done)
+
+    @property
+    def accounted(self) -> int:
+        """Chunks that will not change any more: done, or failed for good."""
+        return len(self.done_chunks) + len(self.failed)
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN
+
+    @property
+    def audio_total_s(self) -> float | None:
+        return self.recording.duration_s if self.recording else None
+
+    @property
+    def unfinished_s(self) -> float:
+        """Planned audio that has no result yet, in seconds: what the plan admission bounds."""
+        return max(0.0, self.planned_s - self.audio_done_s) if self.is_open else 0.0
+
+    def warn(self, *problems: Problem) -> JobState:
+        """With these warnings added, without repeats and up to a bound."""
+        merged = tuple(dict.fromkeys((*self.warnings, *problems)))
+        return self.changed(warnings=merged[:MAX_WARNINGS])
+
+    def to_bytes(self) -> bytes:
+        return self.model_dump_json(exclude_defaults=True).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> JobState:
+        return cls.model_validate_json(data)
