@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from prometheus_client.exposition import generate_latest
+
+from consumer.metrics import PREFIX, Metrics, reference_markdown
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_every_name_follows_the_rules() -> None:
+    for metric in Metrics().definitions:
+        assert metric.name.startswith(PREFIX)
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.kind != "histogram" or metric.name.endswith("_seconds"), metric.name
+        assert not {"job_id", "key", "partition", "chunk_index"} & set(metric.labels), metric.name
+
+
+def test_two_processes_worth_of_metrics_live_side_by_side() -> None:
+    one, two = Metrics(), Metrics()
+    one.jobs_received.labels("high").inc()
+    assert two.registry.get_sample_value("whisperx_jobs_received_total", {"priority": "high"}) is None
+
+
+def test_the_text_format_has_every_metric() -> None:
+    metrics = Metrics()
+    text = generate_latest(metrics.registry).decode()
+    for metric in metrics.definitions:
+        assert f"# TYPE {metric.name.removesuffix('_total')}" in text or f"# TYPE {metric.name} " in text
+
+
+def test_another_device_replaces_the_one_before() -> None:
+    metrics = Metrics()
+    metrics.describe_device("cuda", "float16", "H100")
+    metrics.describe_device("cpu", "int8", "")
+    samples = [sample for family in metrics.registry.collect() for sample in family.samples]
+    assert [s.labels["device"] for s in samples if s.name == "whisperx_device_info"] == ["cpu"]
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """Made by `python -m consumer.settings_reference docs`."""
+    assert (DOCS / "metrics.md").read_text() == reference_markdown()
