@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 import urllib3
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -55,14 +55,13 @@ def read_to_the_end(kafka: Kafka, topic: str, isolation: str = "read_committed")
     """Every value of a topic of one partition that a reader of this isolation may see."""
     settings = {
         "bootstrap.servers": kafka.bootstrap_servers,
-        "group.id": f"{topic}-reader",
-        "auto.offset.reset": "earliest",
+        "group.id": "unused",  # a partition that is assigned needs no group, but the client asks for a name
         "enable.auto.commit": False,
         "enable.partition.eof": True,
         "isolation.level": isolation,
     }
     with closing(Consumer(settings)) as consumer:
-        consumer.subscribe([topic])
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
         return list(_values_until_the_end(consumer))
 
 
