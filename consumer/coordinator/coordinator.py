@@ -57,6 +57,7 @@ class Coordinator:
         self._jobs: dict[str, JobState] = {}
         self._stored: dict[str, JobState] = {}
         self._commands: list[Command] = []
+        self._touched: set[str] = set()
         self._told: dict[str, Stage] = {}
         self._admitted = 0
 
@@ -83,7 +84,7 @@ class Coordinator:
         state = self._jobs.get(str(getattr(event, "job_id", "")))
         if state is None:
             return
-        self._apply(machine.advance(state, event, now_s, self._policy), now_s)
+        self._apply(machine.advance(state, event, now_s, self._policy))
 
     def tick(self, now_s: float) -> None:
         """Do what time brings: retries, deadlines, new plans, new chunks, eviction."""
@@ -96,17 +97,24 @@ class Coordinator:
 
     def outcome(self, now_s: float) -> Outcome:
         """What changed since the last call; progress is added here, so that a batch yields one line per job."""
-        positions = scheduler.queue_positions(self._jobs.values())
-        for job_id in list(self._jobs):
+        positions = scheduler.queue_positions(self._jobs.values()) if self._touched else {}
+        for job_id in self._touched & self._jobs.keys():
             self._tell_progress(job_id, positions.get(job_id), now_s)
-        states: dict[str, JobState | None] = {}
-        for job_id in self._jobs.keys() | self._stored.keys():
-            state = self._jobs.get(job_id)
-            if state is None or _lasting(state) != _lasting(self._stored.get(job_id)):
-                states[job_id] = state
+        states = {job_id: self._jobs.get(job_id) for job_id in self._touched if self._must_store(job_id)}
         commands, self._commands = tuple(self._commands), []
-        self._stored = dict(self._jobs)
+        for job_id, state in states.items():
+            self._remember(job_id, state)
+        self._touched.clear()
         return Outcome(states, commands)
+
+    def _remember(self, job_id: str, state: JobState | None) -> None:
+        if state is None:
+            self._stored.pop(job_id, None)
+        else:
+            self._stored[job_id] = state
+
+    def _must_store(self, job_id: str) -> bool:
+        return _lasting(self._jobs.get(job_id)) != _lasting(self._stored.get(job_id))
 
     # ── one job ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,11 +139,11 @@ class Coordinator:
         )
         refusal = event.refusal or self._refusal(state, now_s)
         if refusal is not None:
-            self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=refusal), now_s)
+            self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=refusal))
             return
         target = f"{state.request.recording.bucket}/{state.request.recording.key}"
         actor = state.request.submitted_by or "intake"
-        self._apply(machine.Step(state, (machine.audit(state, actor, "job_accepted", target, now_s),)), now_s)
+        self._apply(machine.Step(state, (machine.audit(state, actor, "job_accepted", target, now_s),)))
 
     def _with_defaults(self, event: JobReceived) -> JobRequested:
         """The request as it will be run and echoed: defaults filled in."""
@@ -161,22 +169,27 @@ class Coordinator:
             )
         return None
 
-    def _apply(self, step: machine.Step, now_s: float) -> None:
+    def _apply(self, step: machine.Step) -> None:
         self._jobs[step.state.job_id] = step.state
+        self._touched.add(step.state.job_id)
         self._commands.extend(step.commands)
 
     def _tick_job(self, state: JobState, now_s: float) -> None:
         if state.is_open and self._overdue(state, now_s):
-            self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=_too_late(state)), now_s)
+            self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=_too_late(state)))
         elif state.status is Status.PLANNING and _due(state.plan_due_at_s, now_s):
             self._ask_for_plan(state, now_s)
         elif state.status is Status.ASSEMBLING and _due(state.assembly_due_at_s, now_s):
-            self._apply(machine.ask_for_assembly(state), now_s)
+            self._apply(machine.ask_for_assembly(state))
         elif state.status is Status.FINISHED and _due(state.cleanup_due_at_s, now_s):
-            self._apply(machine.ask_for_cleanup(state), now_s)
+            self._apply(machine.ask_for_cleanup(state))
         elif state.status is Status.CLEANED and now_s - (state.finished_at_s or 0.0) > self._policy.evict_after_s:
-            del self._jobs[state.job_id]
-            self._told.pop(state.job_id, None)
+            self._evict(state.job_id)
+
+    def _evict(self, job_id: str) -> None:
+        del self._jobs[job_id]
+        self._told.pop(job_id, None)
+        self._touched.add(job_id)
 
     def _overdue(self, state: JobState, now_s: float) -> bool:
         deadline = state.request.deadline_at
@@ -206,7 +219,7 @@ class Coordinator:
             options=state.request.options,
             traceparent=state.traceparent,
         )
-        self._apply(machine.Step(asked, (Send(Topic.PLAN_WORK, work, state.traceparent),)), now_s)
+        self._apply(machine.Step(asked, (Send(Topic.PLAN_WORK, work, state.traceparent),)))
 
     def _release(self, release: scheduler.Release, now_s: float) -> None:
         state = self._jobs[release.job_id]
@@ -227,7 +240,7 @@ class Coordinator:
             next_chunk=max(state.next_chunk, release.chunk_index + 1),
             first_release_at_s=state.first_release_at_s or now_s,
         )
-        self._apply(machine.Step(sent, (Send(LANES[state.request.priority], work, state.traceparent),)), now_s)
+        self._apply(machine.Step(sent, (Send(LANES[state.request.priority], work, state.traceparent),)))
 
     # ── progress out ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -245,7 +258,7 @@ class Coordinator:
             return
         self._told[job_id] = stage
         told = state.changed(sequence=state.sequence + 1, fraction=share, progress_at_s=now_s)
-        self._apply(machine.Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s)),)), now_s)
+        self._apply(machine.Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s)),)))
 
 
 def _progress(state: JobState, stage: Stage, position: int | None, now_s: float) -> JobProgress:

@@ -30,7 +30,7 @@ def admissions(jobs: Iterable[JobState], planned_ahead_s: float) -> list[str]:
     everything = list(jobs)
     ahead_s = sum(max(job.unfinished_s, _expected_s(job)) for job in everything)
     planning = sum(job.status is Status.PLANNING for job in everything)
-    chosen = []
+    chosen: list[str] = []
     for job in sorted((job for job in everything if job.status is Status.WAITING), key=_precedence):
         if ahead_s >= planned_ahead_s and (planning or chosen):
             break
@@ -60,8 +60,8 @@ def releases(jobs: Iterable[JobState], chunks_in_flight: int, now_s: float) -> l
     return chosen
 
 
-def _lane_releases(jobs: list[JobState], credits: int, now_s: float) -> Iterator[Release]:
-    free = credits - sum(len(job.in_flight) for job in jobs)
+def _lane_releases(jobs: list[JobState], allowed: int, now_s: float) -> Iterator[Release]:
+    free = allowed - sum(len(job.in_flight) for job in jobs)
     ready = {job.job_id: _candidates(job, now_s) for job in jobs}
     load = {job.job_id: len(job.in_flight) for job in jobs}
     while ready:

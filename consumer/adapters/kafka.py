@@ -1,0 +1,474 @@
+"""Kafka by confluent-kafka (librdkafka): an inbox per group, a transactional outbox, a plain one, and a tail.
+
+The evidence for the settings and for each error class is in docs/kafka.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_INVALID,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
+
+from consumer.broker import Committed, Inbox, Offsets, PublishAborted, PublishInDoubt, Rebalance
+from consumer.errors import BrokerUnavailable, Fenced, Misconfigured
+from consumer.ports import Outgoing, Received
+from consumer.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+_librdkafka_log = logging.getLogger("librdkafka")
+
+_STALE = {
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.STALE_MEMBER_EPOCH,
+    KafkaError.FENCED_MEMBER_EPOCH,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError._STATE,
+    KafkaError._ASSIGNMENT_LOST,
+}
+_FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED}
+_FATAL_FOR_US = {
+    KafkaError._AUTHENTICATION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
+
+
+def client_config(settings: KafkaSettings) -> dict[str, Any]:
+    """What every client of ours shares."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "security.protocol": settings.security_protocol,
+        "enable.metrics.push": False,
+        "reconnect.backoff.max.ms": 5_000,
+    }
+    if settings.sasl_mechanism:
+        config["sasl.mechanism"] = settings.sasl_mechanism
+        config["sasl.username"] = settings.sasl_username
+        config["sasl.password"] = settings.sasl_password.get_secret_value()
+    if settings.ssl_ca_location:
+        config["ssl.ca.location"] = settings.ssl_ca_location
+    return config
+
+
+def consumer_config(settings: KafkaSettings, group: str) -> dict[str, Any]:
+    """Never commits by itself, reads only committed records, holds few records in memory."""
+    config: dict[str, Any] = {
+        **client_config(settings),
+        "group.id": group,
+        "group.protocol": settings.group_protocol,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",
+        "isolation.level": "read_committed",
+        "max.poll.interval.ms": int(settings.max_poll_interval_s * 1000),
+        # Few and small: a paused partition throws its prefetched records away, and our records are minutes of work.
+        "queued.min.messages": 16,
+        "queued.max.messages.kbytes": 1024,
+        # With so small a queue the default of a second would be felt between two records.
+        "fetch.queue.backoff.ms": 50,
+        "fetch.wait.max.ms": 100,
+    }
+    if settings.group_protocol == "classic":
+        config["partition.assignment.strategy"] = "cooperative-sticky"
+        config["session.timeout.ms"] = int(settings.session_timeout_s * 1000)
+        config["heartbeat.interval.ms"] = max(200, int(settings.session_timeout_s * 1000 / 5))
+    return {**config, **_without_producer_keys(settings.extra)}
+
+
+def producer_config(settings: KafkaSettings) -> dict[str, Any]:
+    return {
+        **client_config(settings),
+        "enable.idempotence": True,
+        "acks": "all",
+        "linger.ms": 2,
+        "compression.type": "lz4",
+        # Java clients choose partitions this way; one partitioner everywhere, so that keys meet.
+        "partitioner": "murmur2_random",
+        **_without_consumer_keys(settings.extra),
+    }
+
+
+_CONSUMER_ONLY = ("session.", "heartbeat.", "max.poll", "fetch.", "queued.", "auto.offset", "group.", "isolation.")
+
+
+def _without_consumer_keys(extra: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in extra.items() if not k.startswith(_CONSUMER_ONLY)}
+
+
+def _without_producer_keys(extra: Mapping[str, str]) -> dict[str, str]:
+    producer_only = ("transaction", "enable.idempotence", "acks", "linger.", "compression.", "partitioner")
+    return {k: v for k, v in extra.items() if not k.startswith(producer_only)}
+
+
+class KafkaInbox:
+    """One topic read in one group."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
+        self._topic = topic
+        self._timeout_s = settings.commit_timeout_s
+        self._consumer = Consumer(consumer_config(settings, group), logger=_librdkafka_log)
+
+    @property
+    def topic(self) -> str:
+        return self._topic
+
+    def open(self, rebalance: Rebalance) -> None:
+        def on_assign(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            consumer.incremental_assign(partitions)
+            rebalance.assigned({p.partition for p in partitions})
+
+        def on_revoke(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            rebalance.revoked({p.partition for p in partitions})
+
+        def on_lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+            rebalance.lost({p.partition for p in partitions})
+
+        self._consumer.subscribe([self._topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
+
+    def poll(self, timeout_s: float) -> Received | None:
+        message = self._consumer.poll(timeout_s)
+        if message is None:
+            return None
+        error = message.error()
+        if error is not None:
+            self._poll_error(error)
+            return None
+        return received(message)
+
+    def _poll_error(self, error: KafkaError) -> None:
+        """Say what it is: nothing (a rebalance will tell), a broker that is away, or a setting that cannot work."""
+        code = error.code()
+        if code in (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED, *_STALE):
+            log.info("The group has moved on", extra={"topic": self._topic, "reason": error.str()})
+            return
+        if code in _FATAL_FOR_US:
+            raise Misconfigured(f"Kafka refuses us on topic {self._topic}: {error.str()}; check user and ACLs")
+        if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise Misconfigured(
+                f"topic {self._topic} does not exist; create the topics with `whisperx-consumer topics create`"
+            )
+        raise BrokerUnavailable(f"reading {self._topic}: {error.str()}")
+
+    def pause(self, partitions: set[int]) -> None:
+        self._on_assigned(self._consumer.pause, partitions)
+
+    def resume(self, partitions: set[int]) -> None:
+        self._on_assigned(self._consumer.resume, partitions)
+
+    def _on_assigned(self, act: Callable[[list[TopicPartition]], None], partitions: set[int]) -> None:
+        if partitions:
+            act([TopicPartition(self._topic, p) for p in sorted(partitions)])
+
+    def seek(self, partition: int, offset: int) -> None:
+        self._consumer.seek(TopicPartition(self._topic, partition, offset))
+
+    def position(self, partition: int) -> int | None:
+        (found,) = self._consumer.position([TopicPartition(self._topic, partition)])
+        return found.offset if found.offset >= 0 else None
+
+    def committed(self, partitions: set[int]) -> dict[int, Committed]:
+        asked = [TopicPartition(self._topic, p) for p in sorted(partitions)]
+        try:
+            found = self._consumer.committed(asked, timeout=self._timeout_s)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"asking for committed offsets of {self._topic}: {exc}") from exc
+        return {
+            p.partition: Committed(
+                None if p.offset in (OFFSET_INVALID,) or p.offset < 0 else p.offset, p.metadata or ""
+            )
+            for p in found
+        }
+
+    def commit(self, offsets: Mapping[int, int], note: str = "") -> None:
+        marks = [TopicPartition(self._topic, p, o, metadata=note) for p, o in sorted(offsets.items())]
+        try:
+            self._consumer.commit(offsets=marks, asynchronous=False)
+        except KafkaException as exc:
+            code = exc.args[0].code()
+            if code in _STALE:
+                raise PublishAborted(str(exc), stale=True) from exc
+            raise BrokerUnavailable(f"committing offsets of {self._topic}: {exc}") from exc
+
+    def group_metadata(self) -> object:
+        """Taken at commit time: the generation changes with every rebalance, and it is what fences us."""
+        return self._consumer.consumer_group_metadata()
+
+    def close(self, timeout_s: float) -> bool:
+        return bounded(self._consumer.close, timeout_s)
+
+
+class TransactionalOutbox:
+    """Records and offsets in one transaction. A producer whose transaction is in doubt is thrown away.
+
+    The transaction is opened when everything to publish is at hand, so it lives for milliseconds.
+    """
+
+    def __init__(self, settings: KafkaSettings, transactional_id: str) -> None:
+        self._settings = settings
+        self._transactional_id = transactional_id
+        self._timeout_s = settings.commit_timeout_s
+        self._producer: Producer | None = None
+        self._best_effort = BestEffort(settings)
+
+    def publish(self, records: Sequence[Outgoing], offsets: Sequence[tuple[Inbox, Offsets]]) -> None:
+        producer = self._ready_producer()
+        try:
+            producer.begin_transaction()
+            delivery_errors = _produce_all(producer, records)
+            for inbox, marks in offsets:
+                self._send_offsets(producer, inbox, marks)
+        except (KafkaException, BufferError) as exc:
+            self._abort(producer, exc)
+        self._commit(producer, delivery_errors)
+
+    def _ready_producer(self) -> Producer:
+        if self._producer is None:
+            config = {
+                **producer_config(self._settings),
+                "transactional.id": self._transactional_id,
+                "transaction.timeout.ms": int(self._settings.transaction_timeout_s * 1000),
+            }
+            producer = Producer(config, logger=_librdkafka_log)
+            try:
+                producer.init_transactions(self._timeout_s * 3)
+            except KafkaException as exc:
+                _raise_if_fatal(exc, self._transactional_id)
+                raise BrokerUnavailable(f"starting transactions of {self._transactional_id}: {exc}") from exc
+            self._producer = producer
+        return self._producer
+
+    def _send_offsets(self, producer: Producer, inbox: Inbox, marks: Offsets) -> None:
+        assert isinstance(inbox, KafkaInbox)
+        positions = [TopicPartition(inbox.topic, p, o) for p, o in sorted(marks.items())]
+        _retrying(
+            lambda: producer.send_offsets_to_transaction(positions, inbox.group_metadata(), self._timeout_s),
+            self._timeout_s,
+        )
+
+    def _commit(self, producer: Producer, delivery_errors: list[str]) -> None:
+        try:
+            _retrying(lambda: producer.commit_transaction(self._timeout_s), self._timeout_s)
+        except KafkaException as exc:
+            if exc.args[0].txn_requires_abort():
+                self._abort(producer, exc)
+            self._throw_away(exc)
+        if delivery_errors:
+            raise AssertionError(f"committed, yet records failed: {delivery_errors}")
+
+    def _abort(self, producer: Producer, cause: BaseException) -> NoReturn:
+        """End in PublishAborted when nothing can be visible, in anything else when that is not sure."""
+        error = cause.args[0] if isinstance(cause, KafkaException) else None
+        if error is not None and (error.fatal() or error.code() in _FENCED):
+            self._throw_away(cause)
+        try:
+            _retrying(lambda: producer.abort_transaction(self._timeout_s), self._timeout_s)
+        except KafkaException as exc:
+            self._throw_away(exc)
+        stale = error is not None and error.code() in _STALE
+        raise PublishAborted(str(cause), stale=stale) from cause
+
+    def _throw_away(self, cause: BaseException) -> NoReturn:
+        """A new producer under the same id settles what the old one left open."""
+        self._producer = None
+        if isinstance(cause, KafkaException):
+            _raise_if_fatal(cause, self._transactional_id)
+        log.warning("A transaction is in doubt, the producer is replaced", extra={"reason": str(cause)})
+        raise PublishInDoubt(str(cause)) from cause
+
+    def send(self, record: Outgoing) -> None:
+        self._best_effort.send(record)
+
+    def close(self, timeout_s: float) -> None:
+        self._best_effort.close(timeout_s)
+
+
+class PlainOutbox:
+    """For a broker without transactions: records first, offsets after they are confirmed. At least once, no fencing."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._timeout_s = settings.commit_timeout_s
+        self._producer = Producer({**producer_config(settings), "enable.idempotence": False}, logger=_librdkafka_log)
+        self._best_effort = BestEffort(settings)
+
+    def publish(self, records: Sequence[Outgoing], offsets: Sequence[tuple[Inbox, Offsets]]) -> None:
+        errors = _produce_all(self._producer, records)
+        if self._producer.flush(self._timeout_s) or errors:
+            raise BrokerUnavailable(f"records were not confirmed within {self._timeout_s} s: {errors[:1]}")
+        for inbox, marks in offsets:
+            if marks:
+                inbox.commit(marks)
+
+    def send(self, record: Outgoing) -> None:
+        self._best_effort.send(record)
+
+    def close(self, timeout_s: float) -> None:
+        self._producer.flush(timeout_s)
+        self._best_effort.close(timeout_s)
+
+
+class BestEffort:
+    """Progress ticks: a bounded queue that drops the new one when it is full."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        config = {**producer_config(settings), "queue.buffering.max.messages": 1_000, "message.timeout.ms": 10_000}
+        self._producer = Producer({**config, "enable.idempotence": False, "acks": "1"}, logger=_librdkafka_log)
+
+    def send(self, record: Outgoing) -> None:
+        with contextlib.suppress(BufferError):  # full: the broker is slow, and a newer tick will come
+            self._producer.produce(**_arguments(record))
+        self._producer.poll(0)
+
+    def close(self, timeout_s: float) -> None:
+        self._producer.flush(timeout_s)
+
+
+class KafkaTail:
+    """Reads partitions of one topic by itself: the control topic for its news, the state topic from start to end."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, *, partitions: Sequence[int] | None = None) -> None:
+        self._topic = topic
+        config = consumer_config(settings, f"{settings.group_prefix}tail")
+        config.update({"group.protocol": "classic", "queued.min.messages": 1_000, "enable.partition.eof": True})
+        config.pop("partition.assignment.strategy", None)
+        self._consumer = Consumer(config, logger=_librdkafka_log)
+        if partitions is not None:
+            self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
+
+    def partitions(self, timeout_s: float = 10.0) -> list[int]:
+        """The partitions that the topic has. Raises Misconfigured when there is no such topic."""
+        return partitions_of(self._consumer, self._topic, timeout_s)
+
+    def follow(self) -> None:
+        """Read all partitions from their start, and go on with what comes."""
+        self._consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in self.partitions()])
+
+    def poll(self, timeout_s: float) -> Received | None:
+        message = self._consumer.poll(timeout_s)
+        if message is None or message.error() is not None:
+            return None
+        return received(message)
+
+    def read_to_end(self, partition: int, timeout_s: float) -> list[Received]:
+        target = TopicPartition(self._topic, partition, OFFSET_BEGINNING)
+        self._consumer.assign([target])
+        records: list[Received] = []
+        deadline = time.monotonic() + timeout_s
+        while (left := deadline - time.monotonic()) > 0:
+            message = self._consumer.poll(min(left, 1.0))
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                records.append(received(message))
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._consumer.unassign()
+                return records
+            else:
+                log.info("Reading to the end goes on", extra={"topic": self._topic, "reason": error.str()})
+        raise BrokerUnavailable(f"{self._topic}[{partition}] was not read to its end within {timeout_s:.0f} s")
+
+    def close(self) -> None:
+        bounded(self._consumer.close, 5.0)
+
+
+def partitions_of(client: Consumer | Producer, topic: str, timeout_s: float = 10.0) -> list[int]:
+    """The partition numbers of a topic. Raises Misconfigured when it is missing, BrokerUnavailable when nobody answers."""
+    try:
+        found = client.list_topics(topic, timeout=timeout_s).topics[topic]
+    except KafkaException as exc:
+        raise BrokerUnavailable(f"asking for topic {topic}: {exc}") from exc
+    if found.error is not None or not found.partitions:
+        raise Misconfigured(f"topic {topic} does not exist; create the topics with `whisperx-consumer topics create`")
+    return sorted(found.partitions)
+
+
+def received(message: Message) -> Received:
+    kind, timestamp_ms = message.timestamp()
+    return Received(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        key=message.key(),
+        value=message.value(),
+        headers=tuple((str(name), _header_bytes(value)) for name, value in list(message.headers() or ())),
+        timestamp_ms=0 if kind == TIMESTAMP_NOT_AVAILABLE else timestamp_ms,
+    )
+
+
+def _header_bytes(value: str | bytes | None) -> bytes:
+    return value.encode() if isinstance(value, str) else value or b""
+
+
+def bounded(act: Callable[[], object], timeout_s: float) -> bool:
+    """Run `act` but do not wait for ever: a consumer's close can hang when the brokers are away."""
+    thread = threading.Thread(target=act, daemon=True, name="closing")
+    thread.start()
+    thread.join(timeout_s)
+    return not thread.is_alive()
+
+
+def _produce_all(producer: Producer, records: Sequence[Outgoing]) -> list[str]:
+    """Hand all records to the client; the list fills with delivery errors while the client works."""
+    errors: list[str] = []
+
+    def delivered(error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            errors.append(error.str())
+
+    for record in records:
+        while True:
+            try:
+                producer.produce(**_arguments(record), on_delivery=delivered)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    return errors
+
+
+def _arguments(record: Outgoing) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"topic": record.topic, "key": record.key, "value": record.value}
+    if record.headers:
+        arguments["headers"] = list(record.headers)
+    if record.partition is not None:
+        arguments["partition"] = record.partition
+    return arguments
+
+
+def _retrying(act: Callable[[], object], timeout_s: float) -> None:
+    """Call again while the client says that calling again is right, up to the bound."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            act()
+        except KafkaException as exc:
+            if not exc.args[0].retriable() or time.monotonic() > deadline:
+                raise
+        else:
+            return
+
+
+def _raise_if_fatal(exc: KafkaException, who: str) -> None:
+    code = exc.args[0].code()
+    if code in _FENCED:
+        raise Fenced(f"another process uses the transactional id {who}; give each pod its own name") from exc
+    if code in _FATAL_FOR_US:
+        raise Misconfigured(f"Kafka refuses {who}: {exc}; check user and ACLs") from exc

@@ -1,0 +1,115 @@
+"""What the loops ask of a broker: an inbox per group, an outbox, and a tail. Real and fake ones are in `adapters`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from consumer.ports import Outgoing, Received
+
+
+class PublishAborted(Exception):
+    """Nothing of the transaction is visible, and the outbox can go on. `stale` means that the partitions moved on."""
+
+    def __init__(self, reason: str, *, stale: bool) -> None:
+        super().__init__(reason)
+        self.stale = stale
+
+
+class PublishInDoubt(Exception):
+    """The transaction may or may not be visible. The outbox has a new producer; the caller compares offsets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The stored position of a partition (`offset` is None before the first) and the note stored beside it."""
+
+    offset: int | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebalance:
+    """What the inbox calls, from inside `poll`, when partitions come and go."""
+
+    assigned: Callable[[set[int]], None]
+    revoked: Callable[[set[int]], None]
+    lost: Callable[[set[int]], None]
+
+
+class Inbox(Protocol):
+    """One topic read in one group. All calls come from one thread."""
+
+    @property
+    def topic(self) -> str: ...
+
+    def open(self, rebalance: Rebalance) -> None:
+        """Join the group. New partitions arrive un-paused: `assigned` pauses them where it must."""
+        ...
+
+    def poll(self, timeout_s: float) -> Received | None:
+        """The next record, and the sign of life: called also while everything is paused.
+
+        Raises BrokerUnavailable when the broker is away (worth another call).
+        """
+        ...
+
+    def pause(self, partitions: set[int]) -> None: ...
+
+    def resume(self, partitions: set[int]) -> None: ...
+
+    def seek(self, partition: int, offset: int) -> None: ...
+
+    def position(self, partition: int) -> int | None:
+        """The offset that would be read next, behind commit markers; None before the first read."""
+        ...
+
+    def committed(self, partitions: set[int]) -> dict[int, Committed]: ...
+
+    def commit(self, offsets: Mapping[int, int], note: str = "") -> None:
+        """Store positions outside a transaction: for idle partitions and attempt marks.
+
+        Raises PublishAborted(stale=True) when the partitions belong to somebody else by now.
+        """
+        ...
+
+    def close(self, timeout_s: float) -> bool:
+        """Leave the group; False when that did not end in time."""
+        ...
+
+
+Offsets = Mapping[int, int]
+"""Partition → next offset to read."""
+
+
+class Outbox(Protocol):
+    """Publishes records together with the positions of the inboxes that they come from."""
+
+    def publish(self, records: Sequence[Outgoing], offsets: Sequence[tuple[Inbox, Offsets]]) -> None:
+        """All or nothing, fenced by the inboxes' group membership.
+
+        Raises PublishAborted, PublishInDoubt, Fenced (another process took over), BrokerUnavailable.
+        """
+        ...
+
+    def send(self, record: Outgoing) -> None:
+        """Best effort, outside transactions; dropped when the queue is full."""
+        ...
+
+    def close(self, timeout_s: float) -> None: ...
+
+
+class Tail(Protocol):
+    """Reads partitions by itself, without a group."""
+
+    def poll(self, timeout_s: float) -> Received | None: ...
+
+    def read_to_end(self, partition: int, timeout_s: float) -> list[Received]:
+        """Everything committed in the partition from its start to its present end.
+
+        Raises BrokerUnavailable when the end was not reached in time.
+        """
+        ...
+
+    def close(self) -> None: ...
