@@ -234,9 +234,9 @@ class TestRegistry:
 @pytest.mark.servers
 class TestToxiproxy:
     def test_a_slow_way_is_slow_and_a_cut_way_is_cut(self, toxiproxy: Toxiproxy, minio: Minio) -> None:
-        way = toxiproxy.proxy("store", minio.endpoint)
-        ready = f"http://{way.address}/minio/health/ready"
-        with urllib3.PoolManager(retries=False, timeout=ANSWER_S) as pool:
+        pool = urllib3.PoolManager(retries=False, timeout=ANSWER_S)
+        with toxiproxy.proxy("store", minio.endpoint) as way, pool:
+            ready = f"http://{way.address}/minio/health/ready"
             way.slow(0.4)
             began_s = time.monotonic()
             assert pool.request("GET", ready).status == http.HTTPStatus.OK

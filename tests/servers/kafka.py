@@ -75,7 +75,10 @@ def kafka_server(folder: Path) -> Iterator[Kafka]:
 
 @contextmanager
 def own_kafka(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[Kafka]:
-    """A fresh broker: a container where Docker answers, else a process. `extra` properties win over ours."""
+    """A fresh broker: a container where Docker answers, else a process. `extra` properties win over ours.
+
+    In a container 127.0.0.1 is the container itself: `extra` listeners there are not reachable from here.
+    """
     broker_port, controller_port = free_ports(2)
     bootstrap_servers, cluster_id = f"127.0.0.1:{broker_port}", new_cluster_id()
     settings = properties(broker_port, controller_port) | dict(extra or {})

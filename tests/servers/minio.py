@@ -84,7 +84,10 @@ def given_minio(url: str) -> Minio:
 
 @contextmanager
 def own_minio(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[Minio]:
-    """A fresh store: a container where Docker answers, else a process. `extra` are MINIO_* settings."""
+    """A fresh store: a container where Docker answers, else a process. `extra` are MINIO_* settings.
+
+    In a container 127.0.0.1 is the container itself: a setting that names a server of this machine needs another name.
+    """
     port, access_key, secret_key = free_port(), "whisperx-tests", secrets.token_hex(16)
     environment = _settings(access_key, secret_key) | dict(extra or {})
 

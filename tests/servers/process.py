@@ -73,7 +73,7 @@ class ServerProcess:
     folder: Path
     ready: Ready
     environment: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float = 60.0
+    timeout_s: float = 120.0
     _guard: subprocess.Popen[bytes] | None = field(default=None, init=False, repr=False)
 
     @property

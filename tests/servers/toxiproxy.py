@@ -23,11 +23,15 @@ class Toxiproxy:
 
     url: str
 
-    def proxy(self, name: str, upstream: str) -> Proxy:
+    @contextmanager
+    def proxy(self, name: str, upstream: str) -> Iterator[Proxy]:
         """Listen at a new address and pass everything to `upstream`, a host with its port."""
         proxy = Proxy(self, name, f"127.0.0.1:{free_port()}")
         self.call("POST", "/proxies", {"name": name, "listen": proxy.address, "upstream": upstream})
-        return proxy
+        try:
+            yield proxy
+        finally:
+            self.call("DELETE", f"/proxies/{name}")
 
     def call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> None:
         """One request to the API. Raises RuntimeError when it is refused."""
