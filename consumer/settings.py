@@ -205,6 +205,8 @@ class WorkerSettings(Group):
     """Tries in place, with backoff, before a dependency's failure is reported."""
     grace_s: float = Field(60.0, ge=0)
     """After SIGTERM, how long running work may go on, in seconds; less than the pod's own grace period."""
+    step_limit_s: float = Field(900.0, gt=0)
+    """Work that gives no sign of life this long, in seconds, is taken for stuck: /healthz fails."""
     scratch_dir: Path | None = None
     """Folder for temporary files; null: the system's."""
 
