@@ -46,6 +46,11 @@ class RunKeys:
         return f"{self.results_prefix}transcript.{format_name}"
 
 
+def results_of(job_id: str) -> str:
+    """Prefix of all runs of a job in the results bucket."""
+    return f"results/{job_id}/"
+
+
 class Topic(StrEnum):
     """Topic names without the prefix."""
 
