@@ -1,0 +1,31 @@
+"""Find the result of a job by its id alone: how a late duplicate is recognised, and how readers come to their files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from consumer.core.layout import RunKeys, results_of
+from consumer.core.results import ResultManifest
+from consumer.errors import MissingObject
+from consumer.ports import ObjectStore
+
+
+def find_result(store: ObjectStore, bucket: str, job_id: str) -> ResultManifest | None:
+    """The manifest of the job's newest run that has one; None when no run has ended with a result."""
+    run = _newest_run(job_id, store.list_keys(bucket, results_of(job_id)))
+    return None if run is None else _read(store, bucket, RunKeys(job_id, run).manifest)
+
+
+def _newest_run(job_id: str, keys: Iterable[str]) -> int | None:
+    pattern = re.compile(re.escape(results_of(job_id)) + r"(\d+)/manifest\.json")
+    runs = (int(match[1]) for match in map(pattern.fullmatch, keys) if match)
+    return max(runs, default=None)
+
+
+def _read(store: ObjectStore, bucket: str, key: str) -> ResultManifest | None:
+    """None also when the manifest was removed between listing and reading."""
+    try:
+        return ResultManifest.from_bytes(store.get(bucket, key))
+    except MissingObject:
+        return None
