@@ -22,11 +22,15 @@ class PublishInDoubt(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """The stored position of a partition (`offset` is None before the first) and the note stored beside it."""
+class Mark:
+    """A position of a partition: the next offset to read, None before the first, and the note stored beside it."""
 
     offset: int | None
     note: str = ""
+
+
+Marks = Mapping[int, Mark]
+"""Partition → position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,9 @@ class Inbox(Protocol):
         """The offset that would be read next, behind commit markers; None before the first read."""
         ...
 
-    def committed(self, partitions: set[int]) -> dict[int, Committed]: ...
+    def committed(self, partitions: set[int]) -> dict[int, Mark]: ...
 
-    def commit(self, offsets: Mapping[int, int], note: str = "") -> None:
+    def commit(self, marks: Marks) -> None:
         """Store positions outside a transaction: for idle partitions and attempt marks.
 
         Raises PublishAborted(stale=True) when the partitions belong to somebody else by now.
@@ -79,14 +83,10 @@ class Inbox(Protocol):
         ...
 
 
-Offsets = Mapping[int, int]
-"""Partition → next offset to read."""
-
-
 class Outbox(Protocol):
     """Publishes records together with the positions of the inboxes that they come from."""
 
-    def publish(self, records: Sequence[Outgoing], offsets: Sequence[tuple[Inbox, Offsets]]) -> None:
+    def publish(self, records: Sequence[Outgoing], marks: Sequence[tuple[Inbox, Marks]]) -> None:
         """All or nothing, fenced by the inboxes' group membership.
 
         Raises PublishAborted, PublishInDoubt, Fenced (another process took over), BrokerUnavailable.

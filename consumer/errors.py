@@ -3,6 +3,7 @@
     WhisperXError
     ├── Rejected       can never work          → `...Failed(retryable=False)` or a dead letter; commit; go on
     ├── Unavailable    may work soon           → back off in place, then `...Failed(retryable=True)`
+    │   └── DependencyAway  a server is away   → wait in place, readiness false, burn no attempt
     ├── Stopped        nobody wants it now     → the work is left; not a failure
     ├── BrokenWorker   this process is unwell  → exit without committing; the restart is cheap
     └── Misconfigured  found at start          → say what to do; exit code 78
@@ -185,15 +186,21 @@ class Unavailable(WhisperXError):
     retryable = True
 
 
-class StoreUnavailable(Unavailable):
+class DependencyAway(Unavailable):
+    """A server that all work needs is away: the loop waits in place, and no attempt is burnt."""
+
+    code = "DEPENDENCY_AWAY"
+
+
+class StoreUnavailable(DependencyAway):
     code = "STORE_UNAVAILABLE"
 
 
-class BrokerUnavailable(Unavailable):
+class BrokerUnavailable(DependencyAway):
     code = "BROKER_UNAVAILABLE"
 
 
-class RegistryUnavailable(Unavailable):
+class RegistryUnavailable(DependencyAway):
     code = "REGISTRY_UNAVAILABLE"
 
 

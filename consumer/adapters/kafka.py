@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
-    OFFSET_INVALID,
     TIMESTAMP_NOT_AVAILABLE,
     Consumer,
     KafkaError,
@@ -24,7 +23,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from consumer.broker import Committed, Inbox, Offsets, PublishAborted, PublishInDoubt, Rebalance
+from consumer.broker import Inbox, Mark, Marks, PublishAborted, PublishInDoubt, Rebalance
 from consumer.errors import BrokerUnavailable, Fenced, Misconfigured
 from consumer.ports import Outgoing, Received
 from consumer.settings import KafkaSettings
@@ -185,23 +184,20 @@ class KafkaInbox:
         (found,) = self._consumer.position([TopicPartition(self._topic, partition)])
         return found.offset if found.offset >= 0 else None
 
-    def committed(self, partitions: set[int]) -> dict[int, Committed]:
+    def committed(self, partitions: set[int]) -> dict[int, Mark]:
         asked = [TopicPartition(self._topic, p) for p in sorted(partitions)]
         try:
             found = self._consumer.committed(asked, timeout=self._timeout_s)
         except KafkaException as exc:
             raise BrokerUnavailable(f"asking for committed offsets of {self._topic}: {exc}") from exc
-        return {
-            p.partition: Committed(
-                None if p.offset in (OFFSET_INVALID,) or p.offset < 0 else p.offset, p.metadata or ""
-            )
-            for p in found
-        }
+        return {p.partition: Mark(p.offset if p.offset >= 0 else None, p.metadata or "") for p in found}
 
-    def commit(self, offsets: Mapping[int, int], note: str = "") -> None:
-        marks = [TopicPartition(self._topic, p, o, metadata=note) for p, o in sorted(offsets.items())]
+    def commit(self, marks: Marks) -> None:
+        positions = _positions(self._topic, marks)
+        if not positions:
+            return
         try:
-            self._consumer.commit(offsets=marks, asynchronous=False)
+            self._consumer.commit(offsets=positions, asynchronous=False)
         except KafkaException as exc:
             code = exc.args[0].code()
             if code in _STALE:
@@ -229,13 +225,13 @@ class TransactionalOutbox:
         self._producer: Producer | None = None
         self._best_effort = BestEffort(settings)
 
-    def publish(self, records: Sequence[Outgoing], offsets: Sequence[tuple[Inbox, Offsets]]) -> None:
+    def publish(self, records: Sequence[Outgoing], marks: Sequence[tuple[Inbox, Marks]]) -> None:
         producer = self._ready_producer()
         try:
             producer.begin_transaction()
             delivery_errors = _produce_all(producer, records)
-            for inbox, marks in offsets:
-                self._send_offsets(producer, inbox, marks)
+            for inbox, of_inbox in marks:
+                self._send_offsets(producer, inbox, of_inbox)
         except (KafkaException, BufferError) as exc:
             self._abort(producer, exc)
         self._commit(producer, delivery_errors)
@@ -256,9 +252,9 @@ class TransactionalOutbox:
             self._producer = producer
         return self._producer
 
-    def _send_offsets(self, producer: Producer, inbox: Inbox, marks: Offsets) -> None:
+    def _send_offsets(self, producer: Producer, inbox: Inbox, marks: Marks) -> None:
         assert isinstance(inbox, KafkaInbox)
-        positions = [TopicPartition(inbox.topic, p, o) for p, o in sorted(marks.items())]
+        positions = _positions(inbox.topic, marks)
         _retrying(
             lambda: producer.send_offsets_to_transaction(positions, inbox.group_metadata(), self._timeout_s),
             self._timeout_s,
@@ -309,13 +305,12 @@ class PlainOutbox:
         self._producer = Producer({**producer_config(settings), "enable.idempotence": False}, logger=_librdkafka_log)
         self._best_effort = BestEffort(settings)
 
-    def publish(self, records: Sequence[Outgoing], offsets: Sequence[tuple[Inbox, Offsets]]) -> None:
+    def publish(self, records: Sequence[Outgoing], marks: Sequence[tuple[Inbox, Marks]]) -> None:
         errors = _produce_all(self._producer, records)
         if self._producer.flush(self._timeout_s) or errors:
             raise BrokerUnavailable(f"records were not confirmed within {self._timeout_s} s: {errors[:1]}")
-        for inbox, marks in offsets:
-            if marks:
-                inbox.commit(marks)
+        for inbox, of_inbox in marks:
+            inbox.commit(of_inbox)
 
     def send(self, record: Outgoing) -> None:
         self._best_effort.send(record)
@@ -424,6 +419,15 @@ def bounded(act: Callable[[], object], timeout_s: float) -> bool:
     thread.start()
     thread.join(timeout_s)
     return not thread.is_alive()
+
+
+def _positions(topic: str, marks: Marks) -> list[TopicPartition]:
+    """In librdkafka's form; partitions of which nothing was read yet have no position to store."""
+    return [
+        TopicPartition(topic, partition, mark.offset, metadata=mark.note)
+        for partition, mark in sorted(marks.items())
+        if mark.offset is not None
+    ]
 
 
 def _produce_all(producer: Producer, records: Sequence[Outgoing]) -> list[str]:

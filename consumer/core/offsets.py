@@ -16,6 +16,8 @@ class Ledger:
         self._open: set[int] = set()
         self._next: int | None = None
         self.revoked = False
+        self.committed_idle: int | None = None
+        """The last position that was committed while nothing was in work."""
 
     def take(self, offset: int) -> None:
         """Note an offset as taken. Offsets come in order, with gaps where the log has markers."""
@@ -29,7 +31,12 @@ class Ledger:
 
     @property
     def mark(self) -> int | None:
-        return min(self._open) if self._open else self._next
+        return self.mark_without(set())
+
+    def mark_without(self, finished: set[int]) -> int | None:
+        """The mark as it will be when these offsets are finished too."""
+        left = self._open - finished
+        return min(left) if left else self._next
 
     @property
     def idle(self) -> bool:

@@ -1,0 +1,279 @@
+"""The coordinator's loop: restore on assignment, then events in, states and answers out, in one transaction per batch.
+
+When a transaction fails or is in doubt, everything in memory is dropped and restored from the log: the log is the
+only truth, so there is nothing to repair.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from consumer.broker import Inbox, Mark, Outbox, PublishAborted, PublishInDoubt, Rebalance, Tail
+from consumer.contracts import CARRIED
+from consumer.coordinator.coordinator import Coordinator, KnownResult, Outcome
+from consumer.coordinator.policy import Park, Policy, Send
+from consumer.coordinator.state import JobState
+from consumer.core.layout import Topic
+from consumer.errors import DependencyAway, Rejected
+from consumer.events import Event, JobFinished, Problem
+from consumer.functions.intake import received_of
+from consumer.health import Health
+from consumer.metrics import Metrics
+from consumer.ports import Outgoing, Received
+from consumer.roles import Post, problem_of
+from consumer.work import JobReceived
+
+log = logging.getLogger(__name__)
+
+ROLE = "coordinate"
+POLL_S = 0.05
+TICK_S = 0.2
+MAX_BATCH = 200
+RESTORE_TIMEOUT_S = 60.0
+IDLE_COMMIT_S = 2.0
+
+
+@dataclass(slots=True)
+class _Partition:
+    """One partition of job-events with its jobs; `coordinator` is None until it is restored."""
+
+    coordinator: Coordinator | None = None
+    next_offset: int | None = None
+    committed: int | None = None
+    rewind: bool = False
+
+
+class Coordination:
+    """See the module. `run` returns after `stop`, or raises what ended it."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        states: Tail,
+        outbox: Outbox,
+        post: Post,
+        policy: Policy,
+        *,
+        lookup: Callable[[str], KnownResult | None],
+        health: Health,
+        metrics: Metrics,
+        clock: Callable[[], float],
+    ) -> None:
+        self._inbox = inbox
+        self._states = states
+        self._outbox = outbox
+        self._post = post
+        self._policy = policy
+        self._lookup = lookup
+        self._health = health
+        self._metrics = metrics
+        self._clock = clock
+        self._partitions: dict[int, _Partition] = {}
+        self._tick_at = 0.0
+        self._idle_commit_at = 0.0
+        self._stopping = threading.Event()
+        self._last_error = ""
+
+    def run(self) -> None:
+        """Work until `stop`. Raises Fenced, Misconfigured, or a bug."""
+        self._inbox.open(Rebalance(assigned=self._assigned, revoked=self._gone, lost=self._gone))
+        try:
+            while not self._stopping.is_set():
+                self.turn()
+        finally:
+            self._states.close()
+            if not self._inbox.close(timeout_s=10.0):
+                log.warning("Leaving the group took too long", extra={"topic": self._inbox.topic})
+            self._outbox.close(timeout_s=5.0)
+            self._health.loop_ended(ROLE)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def turn(self) -> None:
+        """One round: restore what is new, take a batch, let time pass, publish what it leads to."""
+        try:
+            self._restore_new()
+            batch = list(self._batch())
+            self._health.poll_seen(ROLE)
+            now_s = self._clock()
+            parked = [parked for record in batch for parked in self._apply(record, now_s)]
+            if batch or now_s >= self._tick_at:
+                self._tick(now_s)
+            self._publish(parked, now_s)
+        except DependencyAway as error:
+            self._start_over(error.message)
+            self._health.set_ready("broker", False, error.message)
+            self._stopping.wait(1.0)
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "role": ROLE,
+            "assignment": sorted(self._partitions),
+            "jobs": {p: len(held.coordinator.jobs) for p, held in self._partitions.items() if held.coordinator},
+            "last_publish_error": self._last_error,
+        }
+
+    # ── partitions come and go ──────────────────────────────────────────────────────────────────────────────────────
+
+    def _assigned(self, partitions: set[int]) -> None:
+        """Paused until restored: no event before the state that it belongs to."""
+        for partition in partitions:
+            self._partitions[partition] = _Partition()
+        self._inbox.pause(partitions)
+        self._count("assigned", partitions)
+
+    def _gone(self, partitions: set[int]) -> None:
+        for partition in partitions:
+            self._partitions.pop(partition, None)
+        self._count("revoked", partitions)
+
+    def _count(self, kind: str, partitions: set[int]) -> None:
+        self._metrics.rebalances.labels(kind).inc()
+        self._metrics.assigned_partitions.labels(self._inbox.topic).set(len(self._partitions))
+        log.info("Partitions changed hands", extra={"kind": kind, "partitions": sorted(partitions)})
+
+    def _restore_new(self) -> None:
+        for partition in [p for p, held in self._partitions.items() if held.coordinator is None]:
+            self._restore(partition)
+
+    def _restore(self, partition: int) -> None:
+        """Committed offset first, then the state up to its end: what is read again is applied again, never lost."""
+        held = self._partitions[partition]
+        committed = self._inbox.committed({partition})[partition].offset
+        states = self._read_states(partition)
+        coordinator = Coordinator(self._policy)
+        coordinator.restore(states)
+        if held.rewind:
+            self._inbox.seek(partition, committed or 0)
+        held.coordinator, held.next_offset, held.committed, held.rewind = coordinator, None, committed, False
+        self._inbox.resume({partition})
+        log.info("Job states restored", extra={"partition": partition, "jobs": len(states)})
+
+    def _read_states(self, partition: int) -> list[JobState]:
+        """The newest record per job; a record without a value means that the job was evicted."""
+        newest = {record.key: record.value for record in self._states.read_to_end(partition, RESTORE_TIMEOUT_S)}
+        return [JobState.from_bytes(value) for value in newest.values() if value is not None]
+
+    def _start_over(self, reason: str) -> None:
+        """Forget everything in memory; the next turn restores from the log."""
+        self._last_error = reason
+        log.warning("Starting over from the stored states", extra={"reason": reason})
+        for held in self._partitions.values():
+            held.coordinator, held.rewind = None, True
+        self._inbox.pause(set(self._partitions))
+
+    # ── a batch ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _batch(self) -> Iterator[Received]:
+        """Records that are there now; waits only for the first."""
+        for number in range(MAX_BATCH):
+            record = self._inbox.poll(POLL_S if number == 0 else 0.0)
+            if record is None:
+                return
+            yield record
+
+    def _apply(self, record: Received, now_s: float) -> list[Outgoing]:
+        """Feed one event; the list holds the dead letter of one that cannot be read."""
+        held = self._partitions.get(record.partition)
+        if held is None or held.coordinator is None:
+            return []
+        held.next_offset = record.offset + 1
+        self._metrics.records_consumed.labels(record.topic).inc()
+        try:
+            event = self._post.codec.decode(record, CARRIED[Topic.JOB_EVENTS])
+        except Rejected as error:
+            log.error("An event of ours cannot be read", extra={"code": error.code, "reason": error.message})
+            return [self._post.park(record, problem_of(error, ROLE))]
+        held.coordinator.handle(event, now_s, self._known(held.coordinator, event))
+        return []
+
+    def _known(self, coordinator: Coordinator, event: Event) -> KnownResult | None:
+        """For a request under an unknown id: the manifest of a run that was evicted long ago, if there is one."""
+        if not isinstance(event, JobReceived) or coordinator.knows(event.job_id):
+            return None
+        self._metrics.jobs_received.labels(event.request.priority.value).inc()
+        return self._lookup(event.job_id)
+
+    def _tick(self, now_s: float) -> None:
+        self._tick_at = now_s + TICK_S
+        for held in self._partitions.values():
+            if held.coordinator is not None:
+                held.coordinator.tick(now_s)
+        self._gauge()
+
+    def _gauge(self) -> None:
+        jobs = [j for held in self._partitions.values() if held.coordinator for j in held.coordinator.jobs.values()]
+        self._metrics.backlog_audio_seconds.set(sum(job.unfinished_s for job in jobs))
+
+    def _publish(self, parked: list[Outgoing], now_s: float) -> None:
+        outcomes = {p: held.coordinator.outcome(now_s) for p, held in self._partitions.items() if held.coordinator}
+        records = [*parked, *(record for p, outcome in outcomes.items() for record in self._records(p, outcome))]
+        moved = {
+            p: Mark(h.next_offset) for p, h in self._partitions.items() if h.next_offset not in (None, h.committed)
+        }
+        if records:
+            self._publish_together(records, moved)
+            self._note_finished(outcomes)
+        elif moved and now_s >= self._idle_commit_at:
+            self._commit_alone(moved, now_s)
+
+    def _publish_together(self, records: list[Outgoing], moved: dict[int, Mark]) -> None:
+        """Output and input positions at once. A failure of any kind: start over from the log."""
+        marks = moved or {p: Mark(h.committed) for p, h in self._partitions.items()}
+        try:
+            self._outbox.publish(records, [(self._inbox, marks)])
+        except (PublishAborted, PublishInDoubt) as error:
+            self._metrics.transactions.labels("in_doubt" if isinstance(error, PublishInDoubt) else "aborted").inc()
+            self._start_over(str(error))
+            return
+        self._metrics.transactions.labels("committed").inc()
+        self._health.set_ready("broker", True)
+        self._committed(moved)
+
+    def _commit_alone(self, moved: dict[int, Mark], now_s: float) -> None:
+        """Events without effect move the position too, only less often."""
+        self._idle_commit_at = now_s + IDLE_COMMIT_S
+        try:
+            self._inbox.commit(moved)
+        except PublishAborted as error:
+            self._start_over(str(error))
+            return
+        self._committed(moved)
+
+    def _committed(self, moved: dict[int, Mark]) -> None:
+        for partition, mark in moved.items():
+            if partition in self._partitions:
+                self._partitions[partition].committed = mark.offset
+
+    def _records(self, partition: int, outcome: Outcome) -> Iterator[Outgoing]:
+        for job_id, state in outcome.states.items():
+            value = state.to_bytes() if state is not None else None
+            yield Outgoing(self._post.topic(Topic.JOB_STATE), job_id.encode(), value, partition=partition)
+        for command in outcome.commands:
+            if isinstance(command, Send):
+                yield self._post.record(command.topic, command.event, command.traceparent)
+            else:
+                yield self._parked(command)
+
+    def _parked(self, command: Park) -> Outgoing:
+        self._count_dead_letter(command.reason)
+        return self._post.park(received_of(command.original), command.reason)
+
+    def _count_dead_letter(self, reason: Problem) -> None:
+        self._metrics.dead_letters.labels(reason.code).inc()
+        log.warning("An event is parked as a dead letter", extra={"code": reason.code, "reason": reason.message})
+
+    def _note_finished(self, outcomes: dict[int, Outcome]) -> None:
+        """The closing line of each job, with its outcome."""
+        for outcome in outcomes.values():
+            for command in outcome.commands:
+                if isinstance(command, Send) and isinstance(command.event, JobFinished):
+                    event = command.event
+                    self._metrics.jobs_finished.labels(event.status.value).inc()
+                    fields = {"job_id": event.job_id, "run": event.run, "status": event.status.value}
+                    code = event.error.code if event.error else None
+                    log.info("Job finished", extra={**fields, "code": code, "wall_s": event.timings.wall_s})
