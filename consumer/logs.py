@@ -38,7 +38,7 @@ MASK = "***"
 QUIET = (
     "whisperx", "pyannote", "lightning", "lightning_fabric", "pytorch_lightning", "speechbrain", "faster_whisper",
     "torch", "transformers", "huggingface_hub", "fsspec", "numba", "matplotlib", "httpx", "httpcore",
-    "urllib3", "werkzeug", "minio", "confluent_kafka", "botocore", "sentry_sdk", "asyncio", "libav",
+    "urllib3", "werkzeug", "minio", "confluent_kafka", "librdkafka", "botocore", "sentry_sdk", "asyncio", "libav",
 )  # fmt: skip
 """Libraries of which only warnings are wanted."""
 

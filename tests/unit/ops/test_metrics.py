@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 from prometheus_client.exposition import generate_latest
 
-from consumer.metrics import PREFIX, Metrics, reference_markdown
-
-DOCS = Path(__file__).parents[3] / "docs"
+from consumer.metrics import PREFIX, Metrics
 
 
 def test_every_name_follows_the_rules() -> None:
@@ -36,8 +32,3 @@ def test_another_device_replaces_the_one_before() -> None:
     metrics.describe_device("cpu", "int8", "")
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert [s.labels["device"] for s in samples if s.name == "whisperx_device_info"] == ["cpu"]
-
-
-def test_the_reference_is_up_to_date() -> None:
-    """Made by `python -m consumer.settings_reference docs`."""
-    assert (DOCS / "metrics.md").read_text() == reference_markdown()

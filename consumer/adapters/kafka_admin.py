@@ -1,0 +1,118 @@
+"""What we ask of the brokers outside the loop: which topics there are, and to make those that are missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but not exported explicitly
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from consumer.adapters.kafka import client_config
+from consumer.errors import BrokerUnavailable, Misconfigured
+from consumer.settings import KafkaSettings
+from consumer.topics import TopicFacts, TopicSpec
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 15.0
+_REFUSALS = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError._SSL,
+    }
+)
+
+
+class KafkaAdmin:
+    """The admin side of the brokers; no connection is made before the first question."""
+
+    def __init__(self, settings: KafkaSettings, timeout_s: float = TIMEOUT_S) -> None:
+        self._servers = settings.bootstrap_servers
+        self._timeout_s = timeout_s
+        self._complaints: list[KafkaError] = []
+        properties = {**client_config(settings), **settings.extra, "error_cb": self._complaints.append}
+        self._client = AdminClient(properties, logger=logging.getLogger("librdkafka"))
+
+    def broker_ids(self) -> list[int]:
+        """Ids of the brokers that are up."""
+        with self._translated():
+            return sorted(self._client.list_topics(timeout=self._timeout_s).brokers)
+
+    def broker_config(self) -> dict[str, str]:
+        """The settings of one broker; all brokers of a cluster should agree."""
+        broker = str(self.broker_ids()[0])
+        return self._configs([ConfigResource(ResourceType.BROKER, broker)])[broker]
+
+    def describe(self, names: Iterable[str]) -> dict[str, TopicFacts]:
+        """The facts of those of these topics that exist."""
+        wanted = set(names)
+        with self._translated():
+            found = self._client.list_topics(timeout=self._timeout_s).topics
+        existing = {name: topic.partitions for name, topic in found.items() if name in wanted and topic.error is None}
+        if not existing:
+            return {}
+        configs = self._configs([ConfigResource(ResourceType.TOPIC, name) for name in existing])
+        return {
+            name: TopicFacts(name, len(parts), min(len(part.replicas) for part in parts.values()), configs[name])
+            for name, parts in existing.items()
+        }
+
+    def create(self, specs: Sequence[TopicSpec]) -> list[str]:
+        """Create them; the names that were created by us and not by another process just now."""
+        if not specs:
+            return []
+        new = [
+            NewTopic(spec.name, spec.partitions, spec.replication_factor, config=dict(spec.config)) for spec in specs
+        ]
+        with self._translated():
+            futures = self._client.create_topics(new, request_timeout=self._timeout_s)
+            return [name for name, future in futures.items() if self._is_new(future)]
+
+    def _is_new(self, future: Any) -> bool:
+        try:
+            future.result(self._timeout_s)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+            return False
+        return True
+
+    def _configs(self, resources: list[ConfigResource]) -> dict[str, dict[str, str]]:
+        with self._translated():
+            futures = self._client.describe_configs(resources, request_timeout=self._timeout_s)
+            return {
+                resource.name: {entry.name: entry.value for entry in future.result(self._timeout_s).values()}
+                for resource, future in futures.items()
+            }
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        self._complaints.clear()
+        try:
+            yield
+        except KafkaException as error:
+            self._client.poll(0)  # hands over the complaints
+            raise self._ours(error.args[0]) from error
+        except TimeoutError as error:
+            raise BrokerUnavailable(f"brokers {self._servers} gave no answer in {self._timeout_s:.0f} s") from error
+
+    def _ours(self, error: KafkaError) -> BrokerUnavailable | Misconfigured:
+        """A refused login looks like a broker that is away; only the complaints before it tell."""
+        for complaint in (error, *self._complaints):
+            if complaint.code() in _REFUSALS:
+                return Misconfigured(f"brokers {self._servers} refuse us: {complaint.str()}; check the login and ACLs")
+        if error.code() in (KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.POLICY_VIOLATION):
+            return Misconfigured(f"brokers {self._servers} refuse the topic: {error.str()}; check settings.topics")
+        details = "; ".join(dict.fromkeys(complaint.str() for complaint in (error, *self._complaints)))
+        return BrokerUnavailable(f"brokers {self._servers} do not answer: {details}")

@@ -1,0 +1,251 @@
+"""Is this installation fit to work? Every check is asked, and each answer says what to do.
+
+    findings = run(installation_checks(...))
+
+The settings are judged without asking anyone; brokers, store, registry, models and device are asked through adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from consumer import topics
+from consumer.errors import WhisperXError
+from consumer.findings import Finding, fail, ok, warn
+from consumer.ports import ObjectStore
+from consumer.settings import Settings
+from consumer.topics import TopicAdmin
+
+Probe = Callable[[], str]
+"""Says in a sentence what is fine, or raises a WhisperXError."""
+
+MAX_CLOCK_SKEW_S = 60.0
+"""S3 refuses requests that are 15 minutes off; log times are of no use long before."""
+BYTES_PER_AUDIO_S = 32_000  # 16 kHz, 16 bit, mono
+LOCAL = ("localhost", "127.0.0.1", "::1", "[::1]")
+
+
+class BrokerAdmin(TopicAdmin, Protocol):
+    """The brokers, as doctor asks them."""
+
+    def broker_ids(self) -> list[int]: ...
+    def broker_config(self) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A question with a name. It may raise a WhisperXError: that is an answer too."""
+
+    name: str
+    ask: Callable[[], Iterable[Finding]]
+
+
+def run(checks: Iterable[Check]) -> list[Finding]:
+    """Ask every check, also after one has failed."""
+    return [finding for check in checks for finding in _answers(check)]
+
+
+def installation_checks(
+    settings: Settings,
+    *,
+    admin: BrokerAdmin,
+    store: ObjectStore,
+    probe_id: str,
+    clock_skew_s: Callable[[], float] | None = None,
+    probes: Sequence[tuple[str, Probe]] = (),
+) -> list[Check]:
+    """All checks of an installation.
+
+    `probe_id` is part of the key of the probe objects, so that two doctors do not meet. `probes` are further questions
+    by name: registry, models, device.
+    """
+    checks = [
+        Check("settings", lambda: settings_findings(settings)),
+        Check("brokers", lambda: broker_findings(admin, settings)),
+        Check("topics", lambda: topics.check(admin, topics.table(settings.kafka.topic_prefix, settings.topics))),
+        Check("store", lambda: store_findings(store, settings, probe_id)),
+        *(probe_check(name, probe) for name, probe in probes),
+    ]
+    if clock_skew_s is not None:
+        checks.append(Check("clock", lambda: [clock_finding(clock_skew_s())]))
+    return checks
+
+
+# ── settings against each other ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def settings_findings(settings: Settings) -> list[Finding]:
+    """What the single fields cannot know: how they fit together."""
+    findings = [*_kafka_times(settings), *_copies(settings), *_retentions(settings), *_chunks(settings)]
+    findings += [*_buckets(settings), *_secrecy(settings)]
+    return findings or [ok("settings", "they fit together")]
+
+
+def _kafka_times(settings: Settings) -> Iterable[Finding]:
+    kafka = settings.kafka
+    if kafka.session_timeout_s > kafka.max_poll_interval_s:
+        what = "kafka.session_timeout_s is longer than kafka.max_poll_interval_s: the client refuses to start"
+        yield fail("settings", what, "lower kafka.session_timeout_s")
+    if kafka.commit_timeout_s >= kafka.transaction_timeout_s:
+        what = "kafka.commit_timeout_s is not below kafka.transaction_timeout_s: the broker aborts while we wait"
+        yield fail("settings", what, "raise kafka.transaction_timeout_s")
+    if kafka.transaction_timeout_s >= kafka.max_poll_interval_s:
+        what = (
+            "kafka.transaction_timeout_s is not below kafka.max_poll_interval_s: a slow commit looks like a stuck loop"
+        )
+        yield warn("settings", what, "raise kafka.max_poll_interval_s")
+    if settings.worker.grace_s > kafka.max_poll_interval_s:
+        what = "worker.grace_s is longer than kafka.max_poll_interval_s"
+        yield warn("settings", what, "lower worker.grace_s, or raise kafka.max_poll_interval_s")
+    if not kafka.transactions:
+        what = "kafka.transactions is off: results can appear twice"
+        yield warn("settings", what, "turn it on for every broker but the embedded demo broker")
+
+
+def _copies(settings: Settings) -> Iterable[Finding]:
+    copies, in_sync = settings.topics.replication_factor, settings.topics.min_insync_replicas
+    if in_sync > copies:
+        what = f"topics.min_insync_replicas={in_sync} is more than topics.replication_factor={copies}"
+        yield fail("settings", what, "lower it: nobody could write")
+    elif in_sync < 2:
+        what = f"topics.min_insync_replicas={in_sync}: a confirmed event can be lost with its broker"
+        yield warn("settings", what, "use 3 copies, of which 2 confirm, where events matter")
+    elif in_sync == copies:
+        what = f"topics.min_insync_replicas equals topics.replication_factor={copies}: one broker down stops all writes"
+        yield warn("settings", what, "add a copy, or ask one copy less to confirm")
+
+
+def _retentions(settings: Settings) -> Iterable[Finding]:
+    hours = settings.topics
+    if hours.jobs_retention_hours > hours.work_retention_hours:
+        what = "topics.jobs_retention_hours is longer than topics.work_retention_hours"
+        todo = "raise topics.work_retention_hours: a job that waits longer than that fails with JOB_EXPIRED"
+        yield warn("settings", what, todo)
+    if hours.results_retention_hours < hours.jobs_retention_hours:
+        what = "topics.results_retention_hours is shorter than topics.jobs_retention_hours"
+        yield warn("settings", what, "raise it: a result could be gone while its request is still there")
+
+
+def _chunks(settings: Settings) -> Iterable[Finding]:
+    chunks = settings.chunks
+    longest_s = chunks.max_bytes / BYTES_PER_AUDIO_S
+    if chunks.length_s + 2 * chunks.overlap_s > longest_s:
+        what = f"chunks.max_bytes holds {longest_s:.0f} s, chunks are to be {chunks.length_s:.0f} s plus overlap"
+        yield warn("settings", what, "raise chunks.max_bytes; until then chunks are cut shorter")
+    if chunks.overlap_s > chunks.length_s / 2:
+        what = "chunks.overlap_s is more than half of chunks.length_s: most audio is stored twice"
+        yield warn("settings", what, "raise chunks.length_s or lower chunks.overlap_s")
+    if settings.worker.handoff_s < 2 * chunks.length_s:
+        what = "worker.handoff_s is less than two chunks: the GPU waits between chunks"
+        yield warn("settings", what, f"raise it to {2 * chunks.length_s:.0f}")
+
+
+def _buckets(settings: Settings) -> Iterable[Finding]:
+    store = settings.store
+    if store.work_bucket == store.results_bucket:
+        what = f"store.work_bucket and store.results_bucket are both {store.work_bucket}"
+        yield warn("settings", what, "use two buckets: lifecycle rules for work must not reach results")
+    if store.work_bucket in settings.limits.allowed_buckets:
+        what = "limits.allowed_buckets names the work bucket: jobs could read the audio of other jobs"
+        yield fail("settings", what, "take it off the list")
+
+
+def _secrecy(settings: Settings) -> Iterable[Finding]:
+    if not (settings.store.access_key.get_secret_value() and settings.store.secret_key.get_secret_value()):
+        yield fail("settings", "no store credentials", "set store.access_key and store.secret_key")
+    if not settings.store.secure and not _is_local(settings.store.endpoint):
+        what = f"recordings travel to {settings.store.endpoint} without TLS"
+        yield warn("settings", what, "set store.secure=true")
+    servers = settings.kafka.bootstrap_servers.split(",")
+    if settings.kafka.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT") and not all(map(_is_local, servers)):
+        what = f"transcripts travel to the brokers without TLS ({settings.kafka.security_protocol})"
+        yield warn("settings", what, "set kafka.security_protocol to SSL or SASL_SSL")
+
+
+def _is_local(address: str) -> bool:
+    return address.strip().rpartition(":")[0] in LOCAL
+
+
+# ── brokers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def broker_findings(admin: BrokerAdmin, settings: Settings) -> list[Finding]:
+    """Whether the brokers answer, are enough, and remember offsets and transactions long enough."""
+    brokers = admin.broker_ids()
+    findings = [ok("brokers", f"{len(brokers)} answer")]
+    if len(brokers) < (copies := settings.topics.replication_factor):
+        todo = "lower topics.replication_factor, or start more brokers"
+        findings.append(fail("brokers", f"{len(brokers)} brokers cannot hold {copies} copies", todo))
+    return [*findings, *_broker_times(admin.broker_config(), settings)]
+
+
+def _broker_times(config: dict[str, str], settings: Settings) -> Iterable[Finding]:
+    offsets_hours = int(config.get("offsets.retention.minutes", "10080")) / 60
+    longest_hours = max(settings.topics.jobs_retention_hours, settings.topics.work_retention_hours)
+    if offsets_hours < longest_hours:
+        what = f"an idle group's offsets are forgotten after {offsets_hours:g} h, events stay {longest_hours} h"
+        yield warn("brokers", what, f"set offsets.retention.minutes={longest_hours * 60} on the brokers")
+    longest_transaction_ms = int(config.get("transaction.max.timeout.ms", 900_000))
+    if settings.kafka.transaction_timeout_s * 1000 > longest_transaction_ms:
+        what = f"the brokers allow transactions of {longest_transaction_ms} ms at most"
+        yield fail("brokers", what, "lower kafka.transaction_timeout_s")
+
+
+# ── store, clock, and what others ask ───────────────────────────────────────────────────────────────────────────────
+
+
+def store_findings(store: ObjectStore, settings: Settings, probe_id: str) -> list[Finding]:
+    """Whether our buckets can be written once, read and emptied, and the senders' buckets are there."""
+    ours = dict.fromkeys((settings.store.work_bucket, settings.store.results_bucket))
+    findings = [finding for bucket in ours for finding in _answers(_bucket_check(store, bucket, probe_id))]
+    for bucket in settings.limits.allowed_buckets:
+        if not store.bucket_exists(bucket):
+            todo = "make it, or take it off limits.allowed_buckets"
+            findings.append(warn("store", f"bucket {bucket}, which jobs may name, is not there", todo))
+    return findings
+
+
+def clock_finding(skew_s: float) -> Finding:
+    """`skew_s`: our clock less the store's, in seconds."""
+    if abs(skew_s) <= MAX_CLOCK_SKEW_S:
+        return ok("clock", "agrees with the store's")
+    direction = "ahead of" if skew_s > 0 else "behind"
+    what = f"our clock is {abs(skew_s):.0f} s {direction} the store's"
+    return fail("clock", what, "synchronise the clocks (NTP): the store refuses requests that are 15 minutes off")
+
+
+def _bucket_check(store: ObjectStore, bucket: str, probe_id: str) -> Check:
+    return Check("store", lambda: _probe_bucket(store, bucket, f"doctor/{probe_id}"))
+
+
+def _probe_bucket(store: ObjectStore, bucket: str, key: str) -> Iterable[Finding]:
+    if not store.bucket_exists(bucket):
+        yield fail("store", f"bucket {bucket} is not there", "make it")
+        return
+    data = key.encode()
+    store.put_new(bucket, key, data)
+    try:
+        if store.get(bucket, key) != data:
+            yield fail("store", f"bucket {bucket} does not give back what was written", "ask the store's operator")
+        if store.put_new(bucket, key, data).created:
+            what = f"bucket {bucket} ignores If-None-Match: two workers could overwrite each other"
+            yield fail("store", what, "use a store with conditional writes (MinIO, S3)")
+        else:
+            yield ok("store", f"bucket {bucket} can be written once, read and emptied")
+    finally:
+        store.delete(bucket, [key])
+
+
+def probe_check(name: str, probe: Probe) -> Check:
+    return Check(name, lambda: [ok(name, probe())])
+
+
+def _answers(check: Check) -> list[Finding]:
+    findings: list[Finding] = []
+    try:
+        findings.extend(check.ask())
+    except WhisperXError as error:
+        findings.append(fail(check.name, error.message, f"see {error.code} in docs/errors.md"))
+    return findings

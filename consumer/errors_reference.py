@@ -1,0 +1,123 @@
+"""docs/errors.md: the codes from the classes in errors.py, and for each what a person can do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from consumer import errors
+from consumer.errors import WhisperXError
+
+BRANCHES: tuple[tuple[type[WhisperXError], str], ...] = (
+    (errors.Rejected, "The same input would fail again: the job fails at once, or the event becomes a dead letter."),
+    (errors.Unavailable, "May work soon: tried again in place, then by the coordinator, up to the limit of attempts."),
+    (errors.Stopped, "Nothing is wrong: nobody wants the work now, or somebody else does it."),
+    (errors.BrokenWorker, "The process ends without committing and starts again; finished chunks are kept."),
+    (errors.Misconfigured, "Found at start. The program ends with status 78 and says which setting."),
+)
+
+ADVICE: dict[str, tuple[str, str]] = {
+    # code: (meaning where the class has no line of its own, what to do)
+    "INTERNAL": ("A bug.", "Report it with the log line and its trace."),
+    "REJECTED": ("", "See the message."),
+    "EVENT_UNREADABLE": ("", "Read it with `whisperx-jobs dead-letters`; correct the sender's format; send it again."),
+    "EVENT_INVALID": ("", "Correct the named field and send the event again."),
+    "OPTION_UNKNOWN": ("", "Remove the named option, or spell it as in the schema of JobRequested."),
+    "OPTION_INVALID": ("", "Give the named option a value within its bounds."),
+    "JOB_CONFLICT": ("", "Use a new job id or idempotency key for another recording or other options."),
+    "MODEL_NOT_ALLOWED": ("", "Ask for an allowed model, or add it to WHISPERX_MODELS__ALLOWED and install it."),
+    "BUCKET_MISSING": ("The bucket does not exist.", "Correct the name, or make the bucket."),
+    "OBJECT_MISSING": ("", "Upload first, send the job afterwards; check key and version."),
+    "ACCESS_DENIED": ("", "Let the service's credentials read the bucket."),
+    "OBJECT_CHANGED": ("", "Send the job again without the etag, or with the new one."),
+    "RECORDING_MISSING": ("The recording does not exist.", "Upload first, send the job afterwards."),
+    "SOURCE_CHANGED": ("", "Write each recording once, under its own key; send the job again."),
+    "RECORDING_EMPTY": ("", "Check the upload."),
+    "RECORDING_TOO_LARGE": (
+        "The recording is larger than the limit.",
+        "Compress or split it, or raise WHISPERX_LIMITS__MAX_RECORDING_BYTES.",
+    ),
+    "RECORDING_TOO_LONG": (
+        "The recording is longer than the limit.",
+        "Split it, or raise WHISPERX_LIMITS__MAX_DURATION_S.",
+    ),
+    "MEDIA_UNSUPPORTED": ("", "Convert it, for example to FLAC, Opus, MP3 or WAV."),
+    "NO_SOUND_TRACK": ("The file has no sound track.", "Check the file."),
+    "AUDIO_UNREADABLE": ("", "Play the file; convert it again from its source."),
+    "DECODER_LIMIT": ("", "Convert the file; if it is honest and merely large, raise the limits."),
+    "NO_ALIGNER": ("", "Allow segment times (`on_missing_aligner`), or set WHISPERX_MODELS__ALIGN_MODELS."),
+    "DEADLINE_PASSED": (
+        "The job's deadline passed before it was done.",
+        "Send it again with a later deadline, or add workers.",
+    ),
+    "ATTEMPTS_EXHAUSTED": ("", "Find the cause in the message and in the log; then send the job again, forced."),
+    "INTERMEDIATE_MISSING": ("", "Make the work bucket's lifecycle longer than the longest job; send the job again."),
+    "JOB_EXPIRED": ("", "Send the job again; raise WHISPERX_TOPICS__WORK_RETENTION_HOURS or add workers."),
+    "UNAVAILABLE": ("", "See the message."),
+    "DEPENDENCY_AWAY": ("", "Look at the server that the message names; work goes on by itself."),
+    "STORE_UNAVAILABLE": ("The object store does not answer.", "Look at the store; work goes on by itself."),
+    "BROKER_UNAVAILABLE": ("The brokers do not answer.", "Look at the brokers; work goes on by itself."),
+    "REGISTRY_UNAVAILABLE": ("The schema registry does not answer.", "Look at the registry; work goes on by itself."),
+    "GPU_UNAVAILABLE": ("The GPU cannot be used now.", "Look at the node: driver, other processes on the GPU."),
+    "GPU_OUT_OF_MEMORY": (
+        "",
+        "Lower WHISPERX_DEVICE__BATCH_SIZE, take a smaller model, or keep the GPU to one process.",
+    ),
+    "DECODER_CRASHED": ("", "If it stays so for one recording, convert the recording; report it with the file."),
+    "STOPPED": ("", "Nothing."),
+    "CANCELLED": ("", "Nothing; send the job again, forced, to have it done after all."),
+    "ABANDONED": ("", "Nothing."),
+    "WORKER_BROKEN": ("", "If it repeats, look at the node."),
+    "GPU_CONTEXT_BROKEN": (
+        "The CUDA context is broken; every later call would fail.",
+        "If it repeats, look at the GPU: `nvidia-smi -q -d ECC`, Xid lines in the kernel log.",
+    ),
+    "FENCED": ("", "Nothing if it happens once; if it repeats, two processes share one name."),
+    "MISCONFIGURED": ("", "Correct the setting that the message names; `whisperx-consumer doctor` checks them all."),
+    "MODEL_MISSING": ("A model of the allow-list is not installed.", "Install it, or take it off the list."),
+    "TOPIC_MISSING": ("A topic does not exist.", "Run `whisperx-consumer topics create`."),
+}
+
+
+def reference_markdown() -> str:
+    """The text of docs/errors.md."""
+    lines = [
+        "# Errors",
+        "",
+        "The codes in results, dead letters, logs and metrics. Generated from `consumer/errors.py` and",
+        "`consumer/errors_reference.py`; do not edit. A code never changes its meaning.",
+    ]
+    for branch, consequence in BRANCHES:
+        lines += [
+            "",
+            f"## {branch.__name__}",
+            "",
+            consequence,
+            "",
+            "| Code | Meaning | What to do |",
+            "| --- | --- | --- |",
+        ]
+        lines += [_row(error) for error in _tree(branch)]
+    lines += ["", "## Anything else", "", _row_of_bugs(), ""]
+    return "\n".join(lines)
+
+
+def classes() -> list[type[WhisperXError]]:
+    """Every error class, the root included."""
+    return list(_tree(WhisperXError))
+
+
+def _tree(root: type[WhisperXError]) -> Iterator[type[WhisperXError]]:
+    yield root
+    for branch in root.__subclasses__():
+        if branch.__module__ == root.__module__:
+            yield from _tree(branch)
+
+
+def _row(error: type[WhisperXError]) -> str:
+    meaning, todo = ADVICE[error.code]
+    return f"| `{error.code}` | {meaning or ' '.join((error.__doc__ or '').split())} | {todo} |"
+
+
+def _row_of_bugs() -> str:
+    meaning, todo = ADVICE[WhisperXError.code]
+    return f"`{WhisperXError.code}`: {meaning} {todo} The process ends without committing and starts again."

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from consumer import doctor, findings
+from consumer.doctor import Check
+from consumer.errors import BrokerUnavailable, MissingModel
+from consumer.findings import Finding, Level
+from consumer.settings import Settings
+from tests.unit.ops.test_topics import FakeAdmin
+
+GOOD: dict[str, Any] = {"store": {"access_key": "key", "secret_key": "secret"}}
+
+
+def settings(**groups: Any) -> Settings:
+    """Settings that fit together, but for `groups`. The environment is not asked: given groups win over it."""
+    merged = {name: {**GOOD.get(name, {}), **groups.get(name, {})} for name in {*GOOD, *groups}}
+    return Settings.model_validate(merged)
+
+
+def levels(found: Iterable[Finding]) -> list[Level]:
+    return [finding.level for finding in found]
+
+
+def test_good_settings_get_one_good_word() -> None:
+    assert levels(doctor.settings_findings(settings())) == [Level.OK]
+
+
+@pytest.mark.parametrize(
+    ("groups", "level", "word"),
+    [
+        ({"kafka": {"session_timeout_s": 200}}, Level.FAIL, "session_timeout_s"),
+        ({"kafka": {"commit_timeout_s": 20}}, Level.FAIL, "commit_timeout_s"),
+        ({"kafka": {"transaction_timeout_s": 150}}, Level.WARN, "transaction_timeout_s"),
+        ({"kafka": {"transactions": False}}, Level.WARN, "twice"),
+        ({"worker": {"grace_s": 600}}, Level.WARN, "grace_s"),
+        ({"worker": {"handoff_s": 300}}, Level.WARN, "handoff_s"),
+        ({"topics": {"min_insync_replicas": 4}}, Level.FAIL, "min_insync_replicas"),
+        ({"topics": {"min_insync_replicas": 1}}, Level.WARN, "lost with its broker"),
+        ({"topics": {"min_insync_replicas": 3}}, Level.WARN, "stops all writes"),
+        ({"topics": {"work_retention_hours": 24}}, Level.WARN, "work_retention_hours"),
+        ({"topics": {"results_retention_hours": 24}}, Level.WARN, "results_retention_hours"),
+        ({"chunks": {"max_bytes": 2_000_000}}, Level.WARN, "max_bytes"),
+        ({"chunks": {"overlap_s": 200}}, Level.WARN, "overlap_s"),
+        ({"store": {"results_bucket": "transcription-work"}}, Level.WARN, "both"),
+        ({"limits": {"allowed_buckets": ["transcription-work"]}}, Level.FAIL, "allowed_buckets"),
+        ({"store": {"secret_key": ""}}, Level.FAIL, "credentials"),
+        ({"store": {"endpoint": "minio:9000", "secure": False}}, Level.WARN, "TLS"),
+        ({"kafka": {"bootstrap_servers": "localhost:1,b:2"}}, Level.WARN, "TLS"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(groups: dict[str, Any], level: Level, word: str) -> None:
+    (finding,) = doctor.settings_findings(settings(**groups))
+    assert finding.level == level
+    assert word in finding.what
+    assert finding.todo
+
+
+@dataclass
+class Brokers(FakeAdmin):
+    ids: list[int] = field(default_factory=lambda: [1, 2, 3])
+    config: dict[str, str] = field(default_factory=dict)
+
+    def broker_ids(self) -> list[int]:
+        return self.ids
+
+    def broker_config(self) -> dict[str, str]:
+        return self.config
+
+
+@pytest.mark.parametrize(
+    ("brokers", "expected"),
+    [
+        (Brokers(), [Level.OK]),
+        (Brokers(ids=[1]), [Level.OK, Level.FAIL]),
+        (Brokers(config={"offsets.retention.minutes": "1440"}), [Level.OK, Level.WARN]),
+        (Brokers(config={"transaction.max.timeout.ms": "1000"}), [Level.OK, Level.FAIL]),
+    ],
+)
+def test_brokers_must_be_enough_and_remember_long_enough(brokers: Brokers, expected: list[Level]) -> None:
+    assert levels(doctor.broker_findings(brokers, settings())) == expected
+
+
+@pytest.mark.parametrize(("skew_s", "level"), [(0, Level.OK), (-59, Level.OK), (61, Level.FAIL), (-61, Level.FAIL)])
+def test_clocks_may_differ_a_little(skew_s: float, level: Level) -> None:
+    assert doctor.clock_finding(skew_s).level is level
+
+
+def test_a_check_that_fails_says_so_and_the_others_go_on() -> None:
+    def away() -> Iterable[Finding]:
+        yield findings.ok("brokers", "answered once")
+        raise BrokerUnavailable("brokers b:1 do not answer")
+
+    found = doctor.run([Check("brokers", away), Check("clock", lambda: [doctor.clock_finding(0)])])
+    assert levels(found) == [Level.OK, Level.FAIL, Level.OK]
+    assert "BROKER_UNAVAILABLE" in found[1].todo
+
+
+def test_a_bug_in_a_check_is_not_taken_for_a_finding() -> None:
+    with pytest.raises(ZeroDivisionError):
+        doctor.run([Check("odd", lambda: [findings.ok("odd", str(1 // 0))])])
+
+
+def test_a_report_shows_what_to_do_below_each_finding() -> None:
+    found = [findings.ok("clock", "agrees"), findings.fail("topics", "t.jobs does not exist", "create it")]
+    assert findings.report(found) == "OK    clock: agrees\nFAIL  topics: t.jobs does not exist\n      → create it"
+    assert findings.failed(found)
+    assert not findings.failed(found[:1])
+    assert json.dumps(found[1].as_dict()) == (
+        '{"level": "fail", "check": "topics", "what": "t.jobs does not exist", "todo": "create it"}'
+    )
+
+
+def test_what_bootstrap_asks_besides_becomes_a_check_of_that_name() -> None:
+    def missing() -> str:
+        raise MissingModel("model large-v3 is not installed; install it")
+
+    checks = [doctor.probe_check("device", lambda: "cuda works"), doctor.probe_check("models", missing)]
+    found = doctor.run(checks)
+    assert [(finding.check, finding.level) for finding in found] == [("device", Level.OK), ("models", Level.FAIL)]
