@@ -101,8 +101,8 @@ def transcript_document(transcript: Transcript) -> JsonObject:
 def _segment(number: int, segment: Segment) -> JsonObject:
     return _known(
         id=number,
-        start=_number(segment.start_s),
-        end=_number(segment.end_s),
+        start=_rounded(segment.start_s),
+        end=_rounded(segment.end_s),
         text=segment.text,
         speaker=segment.speaker,
         channel=segment.channel,
@@ -146,9 +146,12 @@ def _gap(gap: Gap) -> JsonObject:
 
 
 def _number(value: float | None) -> float | None:
-    """Rounded, as a plain float (numpy's float32 is no JSON), None for NaN; + 0.0 turns -0.0 into 0.0."""
-    if value is None or not math.isfinite(value):
-        return None
+    """Rounded; None where there is no number to tell."""
+    return None if value is None or not math.isfinite(value) else _rounded(value)
+
+
+def _rounded(value: float) -> float:
+    """A plain float (numpy's float32 is no JSON); + 0.0 turns -0.0 into 0.0. NaN stays NaN and is found later."""
     return round(float(value), TIME_DECIMALS) + 0.0
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from time import process_time
 
 from hypothesis import given
@@ -155,7 +156,7 @@ def test_overlaps_are_where_two_speakers_are_active(turns: tuple[Turn, ...]) -> 
         active = {turn.speaker for turn in turns if turn.start_s < at_s < turn.end_s}
         inside = [region.speakers for region in regions if region.start_s < at_s < region.end_s]
         assert inside == ([tuple(sorted(active))] if len(active) > 1 else [])
-    assert all(a.end_s <= b.start_s for a, b in zip(regions, regions[1:], strict=False))
+    assert all(a.end_s <= b.start_s for a, b in pairwise(regions))
 
 
 def test_speakers_come_in_order_of_their_first_turn_with_their_seconds() -> None:
