@@ -197,6 +197,8 @@ class CoordinatorSettings(Group):
 
 
 class WorkerSettings(Group):
+    id: str = ""
+    """Name of this process in transactional ids; empty: host name and process id, which a container keeps."""
     handoff_s: float = Field(600.0, gt=0)
     """Audio taken from Kafka and not finished, in seconds: enough for the running batch and the next."""
     low_lane_share: float = Field(0.1, ge=0, le=0.5)
