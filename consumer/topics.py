@@ -87,8 +87,8 @@ def create(admin: TopicAdmin, specs: Sequence[TopicSpec], *, dry_run: bool = Fal
     existing = admin.describe(spec.name for spec in specs)
     missing = [spec for spec in specs if spec.name not in existing]
     names = [spec.name for spec in missing] if dry_run else admin.create(missing)
-    there = [spec for spec in specs if spec.name in existing]
-    return Creation(tuple(names), tuple(compare(there, existing)))
+    planned = {s.name: TopicFacts(s.name, s.partitions, s.replication_factor, s.config) for s in missing}
+    return Creation(tuple(names), tuple(compare(specs, planned | existing)))
 
 
 def compare(specs: Sequence[TopicSpec], facts: Mapping[str, TopicFacts]) -> list[Finding]:

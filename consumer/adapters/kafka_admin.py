@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from consumer.topics import TopicFacts, TopicSpec
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 15.0
+LISTING_PAUSE_S = 0.1
+MAX_COMPLAINTS = 3
 _REFUSALS = frozenset(
     {
         KafkaError._AUTHENTICATION,
@@ -41,7 +44,7 @@ class KafkaAdmin:
         self._servers = settings.bootstrap_servers
         self._timeout_s = timeout_s
         self._complaints: list[KafkaError] = []
-        properties = {**client_config(settings), **settings.extra, "error_cb": self._complaints.append}
+        properties = {**client_config(settings), **settings.extra, "log_level": 0, "error_cb": self._complaints.append}
         self._client = AdminClient(properties, logger=logging.getLogger("librdkafka"))
 
     def broker_ids(self) -> list[int]:
@@ -76,8 +79,20 @@ class KafkaAdmin:
             NewTopic(spec.name, spec.partitions, spec.replication_factor, config=dict(spec.config)) for spec in specs
         ]
         with self._translated():
-            futures = self._client.create_topics(new, request_timeout=self._timeout_s)
-            return [name for name, future in futures.items() if self._is_new(future)]
+            futures = self._client.create_topics(
+                new, request_timeout=self._timeout_s, operation_timeout=self._timeout_s
+            )
+            created = [name for name, future in futures.items() if self._is_new(future)]
+            self._wait_until_listed({spec.name for spec in specs})
+        return created
+
+    def _wait_until_listed(self, names: set[str]) -> None:
+        """The controller has them at once; the broker that is asked next hears of them a moment later."""
+        give_up_s = time.monotonic() + self._timeout_s
+        while not names <= self._client.list_topics(timeout=self._timeout_s).topics.keys():
+            if time.monotonic() > give_up_s:
+                raise BrokerUnavailable(f"brokers {self._servers} do not list the topics that they created")
+            self._client.poll(LISTING_PAUSE_S)
 
     def _is_new(self, future: Any) -> bool:
         try:
@@ -114,5 +129,6 @@ class KafkaAdmin:
                 return Misconfigured(f"brokers {self._servers} refuse us: {complaint.str()}; check the login and ACLs")
         if error.code() in (KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.POLICY_VIOLATION):
             return Misconfigured(f"brokers {self._servers} refuse the topic: {error.str()}; check settings.topics")
-        details = "; ".join(dict.fromkeys(complaint.str() for complaint in (error, *self._complaints)))
+        distinct = dict.fromkeys(complaint.str() for complaint in (error, *self._complaints))
+        details = "; ".join(list(distinct)[:MAX_COMPLAINTS])
         return BrokerUnavailable(f"brokers {self._servers} do not answer: {details}")

@@ -1,0 +1,67 @@
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+# ── dependencies: the locked environment. This large layer changes with the lock only, not with the code ──
+FROM ${BASE_IMAGE} AS dependencies
+ARG UV_VERSION=0.13.9
+# speech: decoders and models. "speech demo" adds the embedded demo's object store. Empty: a light image for the roles
+# intake, coordinate, assemble and cleanup.
+ARG EXTRAS="speech"
+ENV UV_COMPILE_BYTECODE=1 \
+    UV_LINK_MODE=copy \
+    UV_NO_PROGRESS=1 \
+    UV_PROJECT_ENVIRONMENT=/opt/whisperx \
+    UV_PYTHON_DOWNLOADS=never
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}"
+WORKDIR /src
+COPY pyproject.toml uv.lock ./
+RUN --mount=type=cache,target=/root/.cache/uv \
+    set -- ; for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done ; \
+    /opt/uv/bin/uv sync --frozen --no-dev --no-install-project "$@"
+
+# ── program: our own code, beside the environment ──
+FROM dependencies AS program
+COPY README.md LICENSE ./
+COPY consumer consumer
+COPY schemas schemas
+COPY producer_tools producer_tools
+COPY demo demo
+RUN --mount=type=cache,target=/root/.cache/uv \
+    /opt/uv/bin/uv build --wheel --out-dir /dist \
+ && /opt/uv/bin/uv pip install --python /opt/whisperx/bin/python --no-deps --target /opt/program /dist/*.whl
+
+# ── run: the environment, a user without rights, one writable folder ──
+FROM ${BASE_IMAGE}
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="whisperx-consumer" \
+      org.opencontainers.image.description="Event-driven audio transcription: Kafka, MinIO, WhisperX" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+RUN groupadd --gid 10001 whisperx \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/whisperx --shell /usr/sbin/nologin whisperx \
+ && install -d -o 10001 -g 10001 -m 0750 /var/cache/whisperx
+COPY --from=dependencies /opt/whisperx /opt/whisperx
+COPY --from=program /opt/program /opt/program
+# Everything that libraries write goes to one folder, so that the root can be read-only. The CUDA libraries are in the
+# environment; the driver comes from the NVIDIA container runtime.
+ENV PATH=/opt/program/bin:/opt/whisperx/bin:$PATH \
+    PYTHONPATH=/opt/program \
+    HOME=/var/cache/whisperx \
+    TMPDIR=/var/cache/whisperx \
+    XDG_CACHE_HOME=/var/cache/whisperx/xdg \
+    HF_HOME=/var/cache/whisperx/huggingface \
+    TORCH_HOME=/var/cache/whisperx/torch \
+    MPLCONFIGDIR=/var/cache/whisperx/matplotlib \
+    NUMBA_CACHE_DIR=/var/cache/whisperx/numba \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    PYANNOTE_METRICS_ENABLED=0 \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /var/cache/whisperx
+EXPOSE 9108
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["whisperx-consumer"]
+CMD ["--help"]
