@@ -1,0 +1,293 @@
+"""Decode a recording in a confined child process: bytes in by request, 16 kHz mono samples out.
+
+    with decode(source, media, limits) as decoding:
+        decoding.facts                      # known before the first sample
+        for samples in decoding.blocks():   # int16, (n_samples,), about two seconds each
+            ...
+        decoding.warnings                   # known after the last one
+
+A file that breaks off is not refused: what can be decoded is used, and RECORDING_TRUNCATED says so. Whether that is
+enough is for the sender to judge; an interview of an hour that lost its last minute is worth having. Only a file
+without a single decodable sample is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import consumer
+from consumer import errors
+from consumer.audio import protocol
+from consumer.audio.limits import DecodeLimits
+from consumer.audio.protocol import BrokenProtocol, Ending, Facts, Kind
+from consumer.audio.sniff import MediaType
+from consumer.audio.source import RangeSource, ReadAhead
+from consumer.core.values import BYTES_PER_SAMPLE, to_seconds
+from consumer.events import Problem
+
+Block = NDArray[np.int16]
+T = TypeVar("T")
+
+MAX_EXPANSION: Final = 5_000
+"""Bytes of samples per byte of the file. Speech at 6 kbit/s is 43, digital silence in FLAC about 1,200."""
+
+EXPANSION_FREE_BYTES: Final = 1 << 28  # 268_435_456 bytes = 2.3 hours
+"""What any file may expand to, so that a short header does not count."""
+
+MAX_REREAD: Final = 20
+"""Times that a file may be fetched over: a container can point to the same bytes again and again."""
+
+REREAD_FREE_BYTES: Final = 1 << 26
+
+LEAST_CPU_S: Final = 600
+"""Processor time that every decoder gets, in seconds."""
+
+LEAST_SPEED: Final = 10
+"""And beyond that a decoder must be at least this many times faster than real time."""
+
+_START: Final = """
+import sys
+sys.path.append(sys.argv.pop(1))
+from consumer.audio.decoder_process import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""-I keeps the environment and the working directory out of the import path; the package's own place goes last."""
+
+_VERDICTS = {
+    "UnreadableAudio": (errors.UnreadableAudio, "cannot be decoded", "check that it plays, and upload it again"),
+    "NoSoundTrack": (errors.NoSoundTrack, "has no sound track", "send a recording with sound"),
+    "UnsupportedMedia": (errors.UnsupportedMedia, "cannot be decoded here", "convert it to FLAC, MP3, AAC or Opus"),
+    "DecoderLimit": (errors.DecoderLimit, "goes over the decoder's limits", "convert it to FLAC or MP3"),
+}
+
+
+class Decoding:
+    """A running decoder. `facts` is set from the start, `warnings` when `blocks` has ended."""
+
+    def __init__(self, source: RangeSource, media: MediaType, limits: DecodeLimits) -> None:
+        self._source = source if isinstance(source, ReadAhead) else ReadAhead(source)
+        self._limits = limits
+        self._received_bytes = 0
+        self._link, self._process = _start(source.size_bytes, media, limits)
+        self._link.settimeout(limits.decoder_stall_s)
+        self._facts: Facts | None = None
+        self.warnings: tuple[Problem, ...] = ()
+
+    @property
+    def facts(self) -> Facts:
+        """What the container says of its sound track; waits for it the first time."""
+        if self._facts is None:
+            kind, payload = self._next()
+            if kind is not Kind.FACTS:
+                raise self._crashed(f"{kind.name} came before the facts")
+            self._facts = self._accepted(self._parsed(protocol.parse_facts, payload))
+        return self._facts
+
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
+    def blocks(self) -> Iterator[Block]:
+        """Samples as they are decoded, channel 0 of 1: all channels are mixed to one.
+
+        (Streams per channel would come from here too, as pairs of channel and samples.)
+
+        Raises UnreadableAudio, UnsupportedMedia, NoSoundTrack, DecoderLimit, RecordingTooLong, EmptyRecording (not
+        one sample), DecoderCrashed, and what the source raises.
+        """
+        while True:
+            kind, payload = self._next()
+            if kind is Kind.END:
+                self._finish(self._parsed(protocol.parse_ending, payload))
+                return
+            if kind is not Kind.PCM or len(payload) % BYTES_PER_SAMPLE:
+                raise self._crashed(f"{kind.name} of {len(payload)} bytes came among the samples")
+            self._received_bytes += len(payload)
+            self._check_length()
+            yield np.frombuffer(payload, dtype="<i2")
+
+    def close(self) -> None:
+        """End the child, whatever it does."""
+        self._link.close()
+        self._process.kill()
+        self._process.wait()
+
+    # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _next(self) -> tuple[Kind, bytes]:
+        """The next message that is not a request for bytes; those are answered on the way."""
+        while True:
+            kind, payload = self._receive()
+            if kind is Kind.VERDICT:
+                raise self._refusal(protocol.parse_verdict(payload))
+            if kind is not Kind.READ:
+                return kind, payload
+            self._serve(payload)
+
+    def _receive(self) -> tuple[Kind, bytes]:
+        try:
+            message = protocol.receive(self._link)
+        except TimeoutError as exc:
+            stall_s = self._limits.decoder_stall_s
+            raise self._limit(f"nothing came from its decoder for {stall_s:g} s") from exc
+        except (BrokenProtocol, ConnectionError) as exc:
+            raise self._crashed(str(exc)) from exc
+        if message is None:
+            raise self._died()
+        return message
+
+    def _serve(self, payload: bytes) -> None:
+        offset, length = self._parsed(protocol.parse_read, payload)
+        if length > protocol.MAX_FRAME_BYTES:
+            raise self._crashed(f"it asked for {length} bytes at once")
+        data = self._source.read(offset, length)
+        if self._source.fetched_bytes > self._source.size_bytes * MAX_REREAD + REREAD_FREE_BYTES:
+            raise self._limit(f"it would be read more than {MAX_REREAD} times over")
+        try:
+            protocol.send(self._link, Kind.DATA, data)
+        except TimeoutError as exc:
+            raise self._limit("its decoder does not take the bytes that it asked for") from exc
+        except ConnectionError as exc:
+            raise self._died() from exc
+
+    # ── judgements ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _accepted(self, facts: Facts) -> Facts:
+        limits = self._limits
+        if not 0 < facts.channels <= limits.max_channels:
+            raise self._unsupported(f"{facts.channels} channels (1 to {limits.max_channels} are taken)")
+        if not 0 < facts.sample_rate_hz <= limits.max_sample_rate_hz:
+            raise self._unsupported(f"{facts.sample_rate_hz} Hz (at most {limits.max_sample_rate_hz} are taken)")
+        if facts.hint_is_exact and (facts.duration_hint_s or 0) > limits.max_duration_s:
+            raise self._too_long(facts.duration_hint_s or 0)
+        return facts
+
+    def _check_length(self) -> None:
+        duration_s = to_seconds(self._received_bytes // BYTES_PER_SAMPLE)
+        if duration_s > self._limits.max_duration_s:
+            raise self._too_long(duration_s)
+        if self._received_bytes > max(EXPANSION_FREE_BYTES, self._source.size_bytes * MAX_EXPANSION):
+            raise self._limit(f"it expands to more than {MAX_EXPANSION} times its size")
+
+    def _finish(self, ending: Ending) -> None:
+        name = self._source.name
+        if not self._received_bytes:
+            if ending.broken_off or ending.damaged_packets:
+                reason = ending.broken_off or f"all of its {ending.damaged_packets} packets are damaged"
+                raise self._refusal(protocol.Verdict("UnreadableAudio", reason))
+            raise errors.EmptyRecording(f"{name} has a sound track without samples; record it again", key=name)
+        self.warnings = tuple(_warnings(name, ending))
+
+    # ── errors ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _refusal(self, verdict: protocol.Verdict) -> errors.WhisperXError:
+        if verdict.error not in _VERDICTS:
+            return self._crashed(f"an unknown verdict: {verdict.error}")
+        error, what, cure = _VERDICTS[verdict.error]
+        return error(f"{self._source.name} {what} ({verdict.reason}); {cure}", key=self._source.name)
+
+    def _limit(self, reason: str) -> errors.WhisperXError:
+        return self._refusal(protocol.Verdict("DecoderLimit", reason))
+
+    def _unsupported(self, reason: str) -> errors.WhisperXError:
+        return self._refusal(protocol.Verdict("UnsupportedMedia", reason))
+
+    def _too_long(self, duration_s: float) -> errors.RecordingTooLong:
+        limit_s = self._limits.max_duration_s
+        return errors.RecordingTooLong(
+            f"{self._source.name} is longer than {limit_s:g} s ({duration_s:.0f} s so far); cut it into parts",
+            key=self._source.name,
+            limit_s=limit_s,
+        )
+
+    def _died(self) -> errors.WhisperXError:
+        """What to say when the child is gone without a verdict."""
+        try:
+            code = self._process.wait(timeout=self._limits.decoder_stall_s)
+        except subprocess.TimeoutExpired:
+            return self._crashed("it closed its link and went on")
+        if code == -signal.SIGXCPU:
+            return self._limit("its decoder used up its processor time")
+        return self._crashed(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+
+    def _crashed(self, how: str) -> errors.DecoderCrashed:
+        return errors.DecoderCrashed(
+            f"the decoder of {self._source.name} died ({how}); tried again, and refused if it goes on",
+            key=self._source.name,
+            how=how,
+        )
+
+    def _parsed(self, parse: Callable[[bytes], T], payload: bytes) -> T:
+        try:
+            return parse(payload)
+        except BrokenProtocol as exc:
+            raise self._crashed(str(exc)) from exc
+
+
+@contextlib.contextmanager
+def decode(source: RangeSource, media: MediaType, limits: DecodeLimits) -> Iterator[Decoding]:
+    """A decoder that runs as long as the block does; `facts` are there at once.
+
+    Raises UnreadableAudio, UnsupportedMedia (a codec, channels or a rate that we do not take), NoSoundTrack,
+    DecoderLimit, RecordingTooLong (by the header), DecoderCrashed, and what the source raises.
+    """
+    decoding = Decoding(source, media, limits)
+    try:
+        _ = decoding.facts
+        yield decoding
+    finally:
+        decoding.close()
+
+
+def _start(size_bytes: int, media: MediaType, limits: DecodeLimits) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    ours, theirs = socket.socketpair()
+    try:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-I", "-c", _START, str(Path(consumer.__file__).parent.parent)),
+                *(str(theirs.fileno()), str(os.getpid()), str(size_bytes), media.demuxer),
+                *(str(limits.decoder_memory_bytes), str(_cpu_s(limits))),
+            ],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={"LC_ALL": "C.UTF-8"},
+            cwd="/",
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours, process
+
+
+def _cpu_s(limits: DecodeLimits) -> int:
+    return max(LEAST_CPU_S, int(limits.max_duration_s / LEAST_SPEED))
+
+
+def _warnings(name: str, ending: Ending) -> Iterator[Problem]:
+    if ending.broken_off:
+        yield Problem(
+            code="RECORDING_TRUNCATED",
+            message=f"{name} breaks off ({ending.broken_off}); what could be decoded was used; check the upload",
+            stage="plan",
+        )
+    elif ending.damaged_packets:
+        yield Problem(
+            code="RECORDING_DAMAGED",
+            message=f"{ending.damaged_packets} packets of {name} are damaged and were left out; check the upload",
+            stage="plan",
+        )

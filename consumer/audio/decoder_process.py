@@ -1,0 +1,305 @@
+"""The decoder: a process of its own that turns media bytes into 16 kHz mono samples, and can do nothing else.
+
+A demuxer or decoder of FFmpeg that is taken over by a hostile file finds itself without files, network, privileges
+and (much) memory. It gets the recording's bytes from its parent on request, and gives samples back.
+
+What whisperx gets from `ffmpeg -f s16le -ac 1 -acodec pcm_s16le -ar 16000` is what comes out here: the same stream is
+chosen, damaged packets are skipped, and the same libswresample mixes and resamples.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import sys
+import wave
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import av
+import av.error
+import av.logging
+import av.stream
+import av.subtitles.stream
+import av.video.stream
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container.input import InputContainer
+
+from consumer.audio.confine import confine
+from consumer.audio.protocol import (
+    MAX_FRAME_BYTES,
+    PCM_BLOCK_BYTES,
+    Ending,
+    Facts,
+    Kind,
+    Verdict,
+    receive,
+    send,
+    send_json,
+    send_read,
+)
+from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
+
+DECODERS = (
+    *("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_latm", "alac", "flac", "vorbis", "opus"),
+    *("libopus", "libvorbis", "ac3", "eac3", "amrnb", "amrwb", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "gsm_ms"),
+    *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_s64le"),
+    *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
+)
+"""The decoders that may run. FFmpeg itself keeps the list too, so that a video track opens no video decoder."""
+
+GUESSED_LENGTHS = ("aac",)
+"""Demuxers whose length is a guess from the size of the file and the first bit rates."""
+
+MAX_DAMAGED_IN_A_ROW = 5_000
+"""Packets without a sample after which the rest is given up: two minutes of MP3."""
+
+
+class CannotDecode(Exception):
+    """The verdict: which error the parent raises, and why."""
+
+    def __init__(self, error: str, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = Verdict(error, reason)
+
+
+class ServedFile:
+    """A file object whose bytes come from the parent."""
+
+    def __init__(self, link: socket.socket, size_bytes: int) -> None:
+        self._link = link
+        self._size_bytes = size_bytes
+        self._at = 0
+
+    def read(self, length: int = -1) -> bytes:
+        left = max(self._size_bytes - self._at, 0)
+        length = min(left if length < 0 else length, left, MAX_FRAME_BYTES)
+        if length == 0:
+            return b""
+        send_read(self._link, self._at, length)
+        answer = receive(self._link)
+        if answer is None or answer[0] is not Kind.DATA:
+            os._exit(0)  # the parent is gone or has closed the link: nobody wants the samples
+        self._at += len(answer[1])
+        return answer[1]
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence]
+        self._at = max(start + offset, 0)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
+
+
+def open_container(file: BinaryIO | ServedFile, demuxer: str) -> InputContainer:
+    options = {"codec_whitelist": ",".join(DECODERS), "protocol_whitelist": "none", "format_whitelist": demuxer}
+    try:
+        return av.open(file, "r", format=demuxer, container_options=options)
+    except (av.error.FFmpegError, EOFError, ValueError) as exc:
+        raise CannotDecode("UnreadableAudio", f"no {demuxer} container: {exc}") from exc
+
+
+def choose_stream(container: InputContainer) -> AudioStream:
+    """The sound track that FFmpeg's own command line would take."""
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream):
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "no track at all"
+        raise CannotDecode("NoSoundTrack", f"it holds {kinds}")
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = av.stream.Discard.all
+    codec = stream.codec_context.name if stream.codec_context else "something unknown"
+    if codec not in DECODERS:
+        raise CannotDecode("UnsupportedMedia", f"its sound is coded as {codec}")
+    return stream
+
+
+def facts_of(container: InputContainer, stream: AudioStream, size: int) -> Facts:
+    hint_s = None
+    if stream.duration is not None and stream.time_base is not None:
+        hint_s = float(stream.duration * stream.time_base)
+    elif container.duration is not None:
+        hint_s = container.duration / av.time_base
+    return Facts(
+        codec=stream.codec_context.name,
+        channels=stream.codec_context.channels or 0,
+        sample_rate_hz=stream.codec_context.sample_rate or 0,
+        duration_hint_s=hint_s,
+        hint_is_exact=hint_s is not None and not _is_guess(container, stream, size, hint_s),
+    )
+
+
+def _is_guess(container: InputContainer, stream: AudioStream, size: int, hint_s: float) -> bool:
+    """Whether the length was computed from the size of the file.
+
+    An MP3 has a length of its own only in a Xing header; such a length promises more bytes than a file has that
+    breaks off, whereas a guess always fits the file.
+    """
+    name = container.format.name
+    if name == "mp3":
+        return (stream.bit_rate or 0) * hint_s / 8 < size * 1.02
+    return name in GUESSED_LENGTHS
+
+
+class Resampler:
+    """Frames of any format to 16 kHz mono s16le bytes; begins anew when the format changes within the stream."""
+
+    def __init__(self) -> None:
+        self._format: tuple[str, str, int] | None = None
+        self._inner: AudioResampler | None = None
+
+    def feed(self, frame: AudioFrame) -> Iterator[bytes]:
+        frame.pts = None  # gaps in the time stamps are not filled, as ffmpeg's command line does not
+        kind = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if kind != self._format:
+            yield from self.flush()
+            self._format = kind
+            self._inner = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+        assert self._inner is not None
+        for out in self._inner.resample(frame):
+            yield _pcm(out)
+
+    def flush(self) -> Iterator[bytes]:
+        inner, self._inner, self._format = self._inner, None, None
+        if inner is not None:
+            for out in inner.resample(None):
+                if out is not None:
+                    yield _pcm(out)
+
+
+def _pcm(frame: AudioFrame) -> bytes:
+    return bytes(memoryview(frame.planes[0])[: frame.samples * BYTES_PER_SAMPLE])
+
+
+class Decoding:
+    """One pass over the sound track. `ending` tells, afterwards, how it went."""
+
+    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
+        self._container = container
+        self._stream = stream
+        self._damaged = 0
+        self._damaged_in_a_row = 0
+        self._broken_off: str | None = None
+        self._sent_bytes = 0
+
+    def pcm(self) -> Iterator[bytes]:
+        resampler = Resampler()
+        for frame in self._frames():
+            for block in resampler.feed(frame):
+                self._sent_bytes += len(block)
+                yield block
+        for block in resampler.flush():
+            self._sent_bytes += len(block)
+            yield block
+
+    def ending(self, facts: Facts) -> Ending:
+        return Ending(self._broken_off or self._missing(facts), self._damaged)
+
+    def _missing(self, facts: Facts) -> str | None:
+        """More than a second, and more than a hundredth, less than the container says: the file was cut."""
+        decoded_s = self._sent_bytes / BYTES_PER_SAMPLE / SAMPLE_RATE_HZ
+        hint_s = facts.duration_hint_s or 0.0
+        if facts.hint_is_exact and hint_s - decoded_s > max(1.0, hint_s / 100):
+            return f"{decoded_s:.1f} s of {hint_s:.1f} s are there"
+        return None
+
+    def _frames(self) -> Iterator[AudioFrame]:
+        """Every frame that can be decoded. Bad packets are skipped; at the very end they mean that it breaks off."""
+        for packet in self._packets():
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError as exc:
+                self._skip(exc)
+                continue
+            if frames:
+                self._damaged_in_a_row = 0
+                yield from frames
+        if self._damaged_in_a_row and self._broken_off is None:
+            self._broken_off = "its last packet is incomplete"
+
+    def _packets(self) -> Iterator[av.Packet[AudioStream]]:
+        try:
+            yield from self._container.demux(self._stream)
+        except (av.error.FFmpegError, EOFError) as exc:
+            if isinstance(exc, MemoryError):
+                raise
+            self._broken_off = f"reading stopped: {exc}"
+
+    def _skip(self, exc: av.error.FFmpegError) -> None:
+        if isinstance(exc, MemoryError):
+            raise exc
+        self._damaged += 1
+        self._damaged_in_a_row += 1
+        if self._damaged_in_a_row > MAX_DAMAGED_IN_A_ROW:
+            raise CannotDecode("UnreadableAudio", f"{self._damaged_in_a_row} packets in a row are damaged: {exc}")
+
+
+def decode(link: socket.socket, size_bytes: int, demuxer: str) -> None:
+    """Send facts, samples and the ending. Raises CannotDecode."""
+    with open_container(ServedFile(link, size_bytes), demuxer) as container:
+        stream = choose_stream(container)
+        facts = facts_of(container, stream, size_bytes)
+        send_json(link, Kind.FACTS, facts)
+        decoding = Decoding(container, stream)
+        for block in gathered(decoding.pcm()):
+            send(link, Kind.PCM, block)
+        send_json(link, Kind.END, decoding.ending(facts))
+
+
+def rehearse() -> None:
+    """Decode a little silence from memory, so that everything that PyAV imports late is imported before `confine`."""
+    wav = io.BytesIO()
+    with wave.open(wav, "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(44_100)
+        file.writeframes(bytes(44_100))
+    wav.seek(0)
+    with open_container(wav, "wav") as container:
+        stream = choose_stream(container)
+        facts = facts_of(container, stream, len(wav.getvalue()))
+        decoding = Decoding(container, stream)
+        assert any(decoding.pcm())
+        assert decoding.ending(facts) == Ending()
+
+
+def gathered(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Small blocks joined, large ones cut, so that each message has about PCM_BLOCK_BYTES."""
+    waiting = bytearray()
+    for block in blocks:
+        waiting += block
+        while len(waiting) >= PCM_BLOCK_BYTES:
+            yield bytes(waiting[:PCM_BLOCK_BYTES])
+            del waiting[:PCM_BLOCK_BYTES]
+    if waiting:
+        yield bytes(waiting)
+
+
+def main(arguments: list[str]) -> int:
+    """Arguments: descriptor of the socket, parent's pid, size in bytes, demuxer, memory in bytes, CPU seconds."""
+    descriptor, parent_pid, size_bytes, memory_bytes, cpu_s = (int(arguments[i]) for i in (0, 1, 2, 4, 5))
+    demuxer = arguments[3]
+    av.logging.set_level(None)
+    link = socket.socket(fileno=descriptor)
+    rehearse()
+    confine(memory_bytes, cpu_s, parent_pid)
+    try:
+        decode(link, size_bytes, demuxer)
+    except CannotDecode as exc:
+        send_json(link, Kind.VERDICT, exc.verdict)
+    except MemoryError:
+        send_json(link, Kind.VERDICT, Verdict("DecoderLimit", f"it needs more than {memory_bytes} bytes of memory"))
+    except BrokenPipeError:
+        return 0  # the parent has closed the link
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

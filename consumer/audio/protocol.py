@@ -1,0 +1,157 @@
+"""How the decoder process and its parent talk: frames of a kind, a length and a payload over one socket.
+
+    child  → parent    READ offset length     parent → child    DATA bytes
+    child  → parent    FACTS json             (once, before the first PCM)
+    child  → parent    PCM samples            (16 kHz mono s16le, any number of times)
+    child  → parent    END json               (the sound track is over)
+    child  → parent    VERDICT json           (this cannot be decoded; the reason)
+
+Both sides use only the standard library here, so the child starts small.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from typing import Any
+
+MAX_FRAME_BYTES = 1 << 20
+"""Longest payload that either side accepts; the parent does not trust the child with its memory."""
+
+PCM_BLOCK_BYTES = 1 << 16  # 65_536 bytes = 2.05 s
+"""Samples are gathered to about this size before they are sent."""
+
+_HEAD = struct.Struct("!BI")
+_READ = struct.Struct("!QI")
+
+
+class Kind(IntEnum):
+    READ = 1
+    DATA = 2
+    FACTS = 3
+    PCM = 4
+    END = 5
+    VERDICT = 6
+
+
+class BrokenProtocol(Exception):
+    """The other side sent what no honest other side sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the container says of its sound track.
+
+    `duration_hint_s` is None where the container has none. `hint_is_exact` tells a length that is written in the
+    file from one that was guessed from its size.
+    """
+
+    codec: str
+    channels: int
+    sample_rate_hz: int
+    duration_hint_s: float | None
+    hint_is_exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How the sound track ended. `broken_off` holds the reason when it ended before its time."""
+
+    broken_off: str | None = None
+    damaged_packets: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why the child gave up: the name of the error that the parent raises, and the reason."""
+
+    error: str
+    reason: str
+
+
+def send(link: socket.socket, kind: Kind, payload: bytes) -> None:
+    link.sendall(_HEAD.pack(kind, len(payload)) + payload)
+
+
+def send_json(link: socket.socket, kind: Kind, value: Facts | Ending | Verdict) -> None:
+    send(link, kind, json.dumps(asdict(value)).encode())
+
+
+def send_read(link: socket.socket, offset: int, length: int) -> None:
+    send(link, Kind.READ, _READ.pack(offset, length))
+
+
+def receive(link: socket.socket) -> tuple[Kind, bytes] | None:
+    """The next frame; None when the other side is gone. Raises BrokenProtocol, or TimeoutError if the link has one."""
+    head = _receive_exactly(link, _HEAD.size)
+    if head is None:
+        return None
+    number, length = _HEAD.unpack(head)
+    if length > MAX_FRAME_BYTES:
+        raise BrokenProtocol(f"a frame of {length} bytes")
+    payload = _receive_exactly(link, length)
+    try:
+        return None if payload is None else (Kind(number), payload)
+    except ValueError as exc:
+        raise BrokenProtocol(f"a frame of kind {number}") from exc
+
+
+def _receive_exactly(link: socket.socket, length: int) -> bytes | None:
+    parts: list[bytes] = []
+    while length > 0:
+        part = link.recv(min(length, 1 << 18))
+        if not part:
+            return None
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
+def parse_read(payload: bytes) -> tuple[int, int]:
+    """Offset and length of a READ."""
+    if len(payload) != _READ.size:
+        raise BrokenProtocol(f"a read request of {len(payload)} bytes")
+    offset, length = _READ.unpack(payload)
+    return offset, length
+
+
+def parse_facts(payload: bytes) -> Facts:
+    value = _parse(payload)
+    hint = value.get("duration_hint_s")
+    try:
+        return Facts(
+            codec=str(value["codec"])[:64],
+            channels=int(value["channels"]),
+            sample_rate_hz=int(value["sample_rate_hz"]),
+            duration_hint_s=None if hint is None else float(hint),
+            hint_is_exact=bool(value["hint_is_exact"]),
+        )
+    except (KeyError, TypeError, ValueError) as exc:
+        raise BrokenProtocol("facts of another shape") from exc
+
+
+def parse_ending(payload: bytes) -> Ending:
+    value = _parse(payload)
+    reason = value.get("broken_off")
+    try:
+        return Ending(None if reason is None else str(reason)[:500], int(value["damaged_packets"]))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise BrokenProtocol("an ending of another shape") from exc
+
+
+def parse_verdict(payload: bytes) -> Verdict:
+    value = _parse(payload)
+    return Verdict(str(value.get("error"))[:64], str(value.get("reason"))[:500])
+
+
+def _parse(payload: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(payload)
+    except ValueError as exc:
+        raise BrokenProtocol("no JSON") from exc
+    if not isinstance(value, dict):
+        raise BrokenProtocol("no JSON object")
+    return value

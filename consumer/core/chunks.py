@@ -1,0 +1,99 @@
+"""Cut a recording into chunks while it is still being decoded. Pure: samples counted, windows known, nothing read.
+
+    ChunkPlanner(length=300 s, overlap=30 s), a recording of 700 s with a window at 298-305 s:
+
+    chunk 0   span   0-305   audio   0-335    announced when 335 s are decoded
+    chunk 1   span 305-605   audio 305-635
+    chunk 2   span 605-700   audio 605-700    the last one
+
+A chunk is only cut off when more than the overlap follows it; what is shorter stays with the chunk before. So every
+chunk but the last has its whole overlap, and the last one alone touches the end of the recording.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window
+from consumer.core.windows import Decided
+from consumer.errors import Misconfigured
+
+LEAST_LENGTH_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkShape:
+    """Target length, overlap behind the span, and the ceiling of one chunk object in bytes."""
+
+    length_s: float
+    overlap_s: float
+    max_bytes: int
+
+    def planner(self, max_window_s: float, min_overlap_s: float) -> ChunkPlanner:
+        """A planner whose chunks keep the ceiling, also when a window of greatest length lies across the cut.
+
+        Raises Misconfigured when the ceiling leaves less than a second.
+        """
+        overlap = int(max(self.overlap_s, min_overlap_s) * SAMPLE_RATE_HZ)
+        room = self.max_bytes // BYTES_PER_SAMPLE - overlap - int(max_window_s * SAMPLE_RATE_HZ)
+        length = min(int(self.length_s * SAMPLE_RATE_HZ), room)
+        if length < LEAST_LENGTH_S * SAMPLE_RATE_HZ:
+            raise Misconfigured(
+                f"chunks.max_bytes of {self.max_bytes} has no room for a chunk beside an overlap of "
+                f"{overlap / SAMPLE_RATE_HZ:g} s and a window of {max_window_s:g} s; raise it",
+                max_bytes=self.max_bytes,
+            )
+        return ChunkPlanner(length, overlap)
+
+
+class ChunkPlanner:
+    """Chunks that tile the recording, each with the windows that start in it; lengths in samples.
+
+    A cut is the first point at or after the target length that lies in no window. It depends on the windows and on
+    the total length only, never on the sizes of the blocks that came in.
+    """
+
+    def __init__(self, length: int, overlap: int) -> None:
+        if length < 1 or overlap < 0:
+            raise ValueError(f"a chunk needs a length and no negative overlap, got {length} and {overlap}")
+        self._length = length
+        self._overlap = overlap
+        self._start = 0
+        self._index = 0
+        self._windows: deque[Window] = deque()
+
+    @property
+    def start(self) -> int:
+        """Start of the next chunk: samples before it are not needed any more."""
+        return self._start
+
+    def advance(self, decided: Decided, decoded: int) -> Iterator[Chunk]:
+        """Take what is decided by now; the chunks whose span and overlap are decoded."""
+        self._windows.extend(decided.windows)
+        while (cut := self._cut(decided.upto)) is not None and cut + self._overlap < decoded:
+            yield self._take(Span(self._start, cut), Span(self._start, cut + self._overlap), is_last=False)
+
+    def finish(self, decided: Decided, total: int) -> Iterator[Chunk]:
+        """The recording has `total` samples, at least one; the rest of the chunks."""
+        yield from self.advance(Decided(decided.windows, total), total)
+        rest = Span(self._start, total)
+        yield self._take(rest, rest, is_last=True)
+
+    def _cut(self, decided_upto: int) -> int | None:
+        """Where the next chunk ends, or None when that is not decided yet."""
+        target = self._start + self._length
+        for window in self._windows:
+            if window.span.start < target < window.span.end:
+                return window.span.end
+        return target if target <= decided_upto else None
+
+    def _take(self, span: Span, audio: Span, *, is_last: bool) -> Chunk:
+        windows = []
+        while self._windows and (is_last or self._windows[0].span.start < span.end):
+            windows.append(self._windows.popleft())
+        chunk = Chunk(self._index, span, audio, tuple(windows), is_last)
+        self._index += 1
+        self._start = span.end
+        return chunk

@@ -1,0 +1,347 @@
+"""Plan: from the recording in the object store to chunks with their audio and windows.
+
+One streaming pass: bytes → samples → windows → chunks. Each chunk is stored and announced as soon as its span and
+overlap are decoded. What is kept in memory is the audio of one chunk and a few blocks, whatever the recording.
+
+Every key is deterministic and written once, so a planner that starts over finds what it wrote before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from consumer.audio.decode import Decoding, decode
+from consumer.audio.limits import RecordingLimits
+from consumer.audio.sniff import MediaType, sniff
+from consumer.audio.source import ReadAhead
+from consumer.core.chunks import ChunkPlanner, ChunkShape
+from consumer.core.layout import RunKeys
+from consumer.core.manifest import ChunkPlan
+from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window, to_seconds
+from consumer.core.windows import Decided, WindowPolicy
+from consumer.errors import (
+    AccessDenied,
+    ChangedObject,
+    ChangedRecording,
+    EmptyRecording,
+    MissingObject,
+    MissingRecording,
+    RecordingTooLarge,
+)
+from consumer.events import JobOptions, Problem, RecordingFacts, RecordingRef
+from consumer.ports import Attempt, ObjectStat, ObjectStore
+from consumer.work import ChunkPlanned, PlanFinished, PlanStarted, PlanWork
+
+SAMPLE_S: Final = 30.0
+"""Speech that the language is detected on, in seconds: what Whisper looks at."""
+
+WindowsFor = Callable[[JobOptions], WindowPolicy]
+ForModel = Callable[[str | None], float]
+Clock = Callable[[], float]
+
+
+class Plan:
+    """Plan a recording.
+
+    `windows_for` makes the window policy of a job; it finds in `options.vad.max_window_s` what the model takes.
+    `max_window_s` and `min_overlap_s` are what the engine says of a model; `clock` gives seconds.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        work_bucket: str,
+        chunks: ChunkShape,
+        limits: RecordingLimits,
+        windows_for: WindowsFor,
+        max_window_s: ForModel,
+        min_overlap_s: ForModel,
+        clock: Clock,
+    ) -> None:
+        self._store = store
+        self._work_bucket = work_bucket
+        self._chunks = chunks
+        self._limits = limits
+        self._windows_for = windows_for
+        self._max_window_s = max_window_s
+        self._min_overlap_s = min_overlap_s
+        self._clock = clock
+
+    def __call__(self, work: PlanWork, attempt: Attempt) -> PlanFinished:
+        """Store and announce all chunks.
+
+        Raises Rejected errors for what is wrong with the recording (missing, changed, empty, too large, too long,
+        not readable), StoreUnavailable and DecoderCrashed for what may work later, Stopped when nobody wants it.
+        """
+        started_s = self._clock()
+        stat = self._pin(work.recording)
+        source = ReadAhead(StoredRecording(self._store, stat))
+        media = sniff(source)
+        with decode(source, media, self._limits) as decoding:
+            attempt.announce(_started(work, stat, decoding))
+            planning = self._planning(work, attempt)
+            for samples in decoding.blocks():
+                attempt.check()
+                planning.feed(samples)
+            planning.finish()
+            return PlanFinished(
+                job_id=work.job_id,
+                run=work.run,
+                epoch=work.epoch,
+                chunks_total=planning.chunks,
+                recording=_facts(stat, media, decoding, planning),
+                plan_s=self._clock() - started_s,
+                warnings=(*decoding.warnings, *_silence(stat, planning)),
+            )
+
+    def _pin(self, ref: RecordingRef) -> ObjectStat:
+        """What is read from now on, checked against the limits before a byte is read."""
+        self._check_bucket(ref.bucket)
+        try:
+            stat = self._store.stat(ref.bucket, ref.key, ref.version_id)
+        except MissingObject as exc:
+            raise _missing(ref.bucket, ref.key) from exc
+        if ref.etag is not None and ref.etag != stat.etag:
+            raise _changed(ref.bucket, ref.key)
+        name = f"{ref.bucket}/{ref.key}"
+        if stat.size_bytes == 0:
+            raise EmptyRecording(f"{name} has no bytes; upload the recording again", key=name)
+        if stat.size_bytes > self._limits.max_recording_bytes:
+            raise RecordingTooLarge(
+                f"{name} has {stat.size_bytes} bytes, the limit is {self._limits.max_recording_bytes}; "
+                "send it compressed or in parts",
+                key=name,
+                size_bytes=stat.size_bytes,
+            )
+        return stat
+
+    def _check_bucket(self, bucket: str) -> None:
+        allowed = self._limits.allowed_buckets
+        if bucket == self._work_bucket or (allowed and bucket not in allowed):
+            raise AccessDenied(
+                f"jobs may not read bucket {bucket}; put the recording into another one or allow it in the settings",
+                bucket=bucket,
+            )
+
+    def _planning(self, work: PlanWork, attempt: Attempt) -> Planning:
+        model, asked_s = work.options.model, work.options.vad.max_window_s
+        max_window_s = min(self._max_window_s(model), asked_s or float("inf"))
+        vad = work.options.vad.model_copy(update={"max_window_s": max_window_s})
+        return Planning(
+            work,
+            attempt,
+            ChunkWriter(self._store, self._work_bucket, RunKeys(work.job_id, work.run)),
+            self._chunks.planner(max_window_s, self._min_overlap_s(model)),
+            self._windows_for(work.options.model_copy(update={"vad": vad})),
+        )
+
+
+class Planning:
+    """One recording on its way through: what is decoded and not stored yet, and what was found out so far."""
+
+    def __init__(
+        self, work: PlanWork, attempt: Attempt, writer: ChunkWriter, planner: ChunkPlanner, policy: WindowPolicy
+    ) -> None:
+        self._work = work
+        self._attempt = attempt
+        self._writer = writer
+        self._planner = planner
+        self._policy = policy
+        self._pcm = PcmBuffer()
+        self._sample = LanguageSample()
+        self.chunks = 0
+        self.windows = 0
+        self.speech_samples = 0
+
+    @property
+    def samples(self) -> int:
+        return self._pcm.end
+
+    def feed(self, samples: NDArray[np.int16]) -> None:
+        self._pcm.append(samples)
+        decided = self._policy.feed(samples)
+        self._hear(decided)
+        self._store(self._planner.advance(decided, self._pcm.end))
+
+    def finish(self) -> None:
+        decided = self._policy.finish()
+        self._hear(decided)
+        if not self._sample.is_stored:
+            self._sample.store(self._writer)
+        self._store(self._planner.finish(decided, self._pcm.end))
+
+    def _hear(self, decided: Decided) -> None:
+        """Count the windows, and keep the first of them for the detection of the language."""
+        for window in decided.windows:
+            self.windows += 1
+            self.speech_samples += window.span.length
+            self._sample.add(window, self._pcm)
+        if self._sample.is_full and not self._sample.is_stored:
+            self._sample.store(self._writer)
+
+    def _store(self, chunks: Iterator[Chunk]) -> None:
+        for chunk in chunks:
+            self._attempt.check()
+            self._writer.put(chunk, self._pcm)
+            self._pcm.drop_before(self._planner.start)
+            self.chunks += 1
+            self._attempt.announce(
+                ChunkPlanned(
+                    job_id=self._work.job_id,
+                    run=self._work.run,
+                    epoch=self._work.epoch,
+                    chunk_index=chunk.index,
+                    start_s=chunk.span.start_s,
+                    end_s=chunk.span.end_s,
+                    windows=len(chunk.windows),
+                    sample_ready=self._sample.is_stored,
+                )
+            )
+
+
+class ChunkWriter:
+    """Puts what the transcriber reads into the work bucket. What is there stands: it came from the same bytes."""
+
+    def __init__(self, store: ObjectStore, bucket: str, keys: RunKeys) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._keys = keys
+
+    def put(self, chunk: Chunk, pcm: PcmBuffer) -> None:
+        """The audio first: a plan that is there always finds its audio."""
+        audio = pcm.slice(chunk.audio)
+        plan = ChunkPlan.of(chunk, hashlib.sha256(audio).hexdigest(), chunk.audio.end if chunk.is_last else None)
+        self._store.put_new(self._bucket, self._keys.chunk_audio(chunk.index), audio)
+        self._store.put_new(
+            self._bucket, self._keys.chunk_plan(chunk.index), plan.model_dump_json().encode(), "application/json"
+        )
+
+    def put_sample(self, pcm: bytes) -> None:
+        self._store.put_new(self._bucket, self._keys.language_sample, pcm)
+
+
+class PcmBuffer:
+    """The samples that are decoded and still needed, as bytes. Spans are counted from the start of the recording."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._start = 0
+        self.end = 0
+
+    def append(self, samples: NDArray[np.int16]) -> None:
+        self._bytes += samples.astype("<i2", copy=False).data
+        self.end += len(samples)
+
+    def slice(self, span: Span) -> bytes:
+        with memoryview(self._bytes) as view:
+            return bytes(view[self._at(span.start) : self._at(span.end)])
+
+    def drop_before(self, sample: int) -> None:
+        """Forget what comes before; a bytearray gives up its front without copying the rest."""
+        del self._bytes[: self._at(sample)]
+        self._start = max(self._start, sample)
+
+    def _at(self, sample: int) -> int:
+        return max(sample - self._start, 0) * BYTES_PER_SAMPLE
+
+
+class LanguageSample:
+    """The first 30 s of speech of the recording, the same however it is cut into chunks."""
+
+    def __init__(self) -> None:
+        self._pcm = bytearray()
+        self.is_stored = False
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._pcm) >= SAMPLE_S * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
+
+    def add(self, window: Window, pcm: PcmBuffer) -> None:
+        room = int(SAMPLE_S * SAMPLE_RATE_HZ) - len(self._pcm) // BYTES_PER_SAMPLE
+        if room > 0 and not self.is_stored:
+            span = window.span
+            self._pcm += pcm.slice(Span(span.start, min(span.end, span.start + room)))
+
+    def store(self, writer: ChunkWriter) -> None:
+        """Empty when nothing was said: then there is no language to detect."""
+        writer.put_sample(bytes(self._pcm))
+        self._pcm.clear()
+        self.is_stored = True
+
+
+class StoredRecording:
+    """The pinned object as a source of ranges: every read asks for the same etag and version."""
+
+    def __init__(self, store: ObjectStore, stat: ObjectStat) -> None:
+        self._store = store
+        self._stat = stat
+
+    @property
+    def name(self) -> str:
+        return f"{self._stat.bucket}/{self._stat.key}"
+
+    @property
+    def size_bytes(self) -> int:
+        return self._stat.size_bytes
+
+    def read(self, offset: int, length: int) -> bytes:
+        stat = self._stat
+        try:
+            return self._store.read_range(
+                stat.bucket, stat.key, offset, length, etag=stat.etag, version_id=stat.version_id
+            )
+        except ChangedObject as exc:
+            raise _changed(stat.bucket, stat.key) from exc
+        except MissingObject as exc:
+            raise _missing(stat.bucket, stat.key) from exc
+
+
+def _missing(bucket: str, key: str) -> MissingRecording:
+    return MissingRecording(f"there is no recording {bucket}/{key} (any more); upload it, then send the job", key=key)
+
+
+def _changed(bucket: str, key: str) -> ChangedRecording:
+    return ChangedRecording(
+        f"{bucket}/{key} is no longer the object that the job pinned; send the job again for the new one", key=key
+    )
+
+
+def _started(work: PlanWork, stat: ObjectStat, decoding: Decoding) -> PlanStarted:
+    return PlanStarted(
+        job_id=work.job_id,
+        run=work.run,
+        epoch=work.epoch,
+        etag=stat.etag,
+        version_id=stat.version_id,
+        size_bytes=stat.size_bytes,
+        duration_hint_s=decoding.facts.duration_hint_s,
+    )
+
+
+def _facts(stat: ObjectStat, media: MediaType, decoding: Decoding, planning: Planning) -> RecordingFacts:
+    return RecordingFacts(
+        bucket=stat.bucket,
+        key=stat.key,
+        version_id=stat.version_id,
+        etag=stat.etag,
+        size_bytes=stat.size_bytes,
+        media_type=media.name,
+        duration_s=to_seconds(planning.samples),
+        speech_s=to_seconds(planning.speech_samples),
+        channels=decoding.facts.channels,
+        sample_rate_hz=decoding.facts.sample_rate_hz,
+    )
+
+
+def _silence(stat: ObjectStat, planning: Planning) -> Iterator[Problem]:
+    if not planning.windows:
+        yield Problem(
+            code="NO_SPEECH",
+            message=f"no speech was found in {stat.bucket}/{stat.key}; the transcript is empty; check the microphone",
+            stage="plan",
+        )
