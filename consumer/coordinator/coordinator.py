@@ -58,7 +58,6 @@ class Coordinator:
         self._stored: dict[str, JobState] = {}
         self._commands: list[Command] = []
         self._touched: set[str] = set()
-        self._told: dict[str, Stage] = {}
         self._admitted = 0
 
     @property
@@ -188,7 +187,6 @@ class Coordinator:
 
     def _evict(self, job_id: str) -> None:
         del self._jobs[job_id]
-        self._told.pop(job_id, None)
         self._touched.add(job_id)
 
     def _overdue(self, state: JobState, now_s: float) -> bool:
@@ -248,16 +246,11 @@ class Coordinator:
         state = self._jobs[job_id]
         stage = STAGES[state.status]
         share = max(state.fraction, _share(state))
-        new_stage = self._told.get(job_id) is not stage
-        if job_id not in self._told and state.sequence and not state.is_open:
-            self._told[job_id] = stage
+        same_stage = state.stage_told is stage
+        too_soon = now_s - state.progress_at_s < self._policy.progress_interval_s
+        if same_stage and (share == state.fraction or too_soon):
             return
-        if not new_stage and (
-            share == state.fraction or now_s - state.progress_at_s < self._policy.progress_interval_s
-        ):
-            return
-        self._told[job_id] = stage
-        told = state.changed(sequence=state.sequence + 1, fraction=share, progress_at_s=now_s)
+        told = state.changed(sequence=state.sequence + 1, fraction=share, progress_at_s=now_s, stage_told=stage)
         self._apply(machine.Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s)),)))
 
 

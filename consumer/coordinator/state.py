@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.core.bitmap import Bitmap
-from consumer.events import JobRequested, JobStatus, Problem, RecordingFacts
+from consumer.events import JobRequested, JobStatus, Problem, RecordingFacts, Stage
 
 MAX_WARNINGS = 8
 
@@ -103,6 +103,7 @@ class JobState(BaseModel):
     sequence: int = 0
     fraction: float = 0.0
     progress_at_s: float = 0.0
+    stage_told: Stage | None = None
     live: dict[int, float] = Field(default_factory=dict, exclude=True)
     """Share done of chunks in flight: only in memory, lost on restore, and that does no harm."""
 

@@ -1,0 +1,45 @@
+"""P1 and P2 of the coordinator: whatever the order, the repetitions and the crashes, each run ends exactly once."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.core.layout import Topic
+from consumer.events import JobProgress, JobStatus
+from tests.unit.coordinator.world import World, requested
+
+
+@given(st.integers(0, 2**32), st.lists(st.integers(1, 7), min_size=1, max_size=4))
+def test_each_run_ends_once_and_each_chunk_is_shown_once(seed: int, sizes: list[int]) -> None:
+    world, chance = World(), random.Random(seed)
+    chunks = {f"job-{number}": size for number, size in enumerate(sizes)}
+    requests = [requested(job_id) for job_id in chunks] * 2
+    chance.shuffle(requests)
+
+    world.play(requests, chunks, chance)
+
+    assert sorted(result.job_id for result in world.results()) == sorted(chunks)
+    assert {result.status for result in world.results()} == {JobStatus.COMPLETED}
+    assert world.partials() == {(job_id, index): 1 for job_id, size in chunks.items() for index in range(size)}
+    assert world.parked() == []
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_progress_never_goes_back_and_ends_at_one(seed: int, size: int) -> None:
+    world = World()
+    world.play([requested("job")], {"job": size}, random.Random(seed))
+    told = [event for event in world.sent(Topic.PROGRESS) if isinstance(event, JobProgress)]
+    assert [event.sequence for event in told] == sorted({event.sequence for event in told})
+    assert [event.fraction for event in told] == sorted(event.fraction for event in told)
+    assert told[-1].fraction == 1.0
+
+
+@given(st.integers(0, 2**32), st.integers(1, 6))
+def test_cleanup_is_asked_for_only_with_the_result(seed: int, size: int) -> None:
+    world = World()
+    world.play([requested("job")], {"job": size}, random.Random(seed))
+    topics = [command.topic for command in world.published if hasattr(command, "topic")]
+    assert topics.index(Topic.CLEANUP_WORK) > topics.index(Topic.RESULTS)
