@@ -1,0 +1,84 @@
+"""From settings and flags to the things that a command works with. Nothing is opened before it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from consumer.contracts import faults
+from consumer.core.layout import Topic
+from consumer.errors import Misconfigured
+from consumer.ports import ObjectStore
+from consumer.settings import Settings
+from consumer.wire import Codec
+
+SOURCE = "/whisperx-jobs"
+"""Who we are to readers of our events: `ce_source`."""
+
+OVERRIDES: Mapping[str, tuple[str, str]] = {
+    "bootstrap_servers": ("kafka", "bootstrap_servers"),
+    "topic_prefix": ("kafka", "topic_prefix"),
+    "endpoint": ("store", "endpoint"),
+    "results_bucket": ("store", "results_bucket"),
+    "secure": ("store", "secure"),
+    "registry": ("registry", "url"),
+}
+"""Flags and the setting that each overrides."""
+
+
+def settings_from(arguments: argparse.Namespace) -> Settings:
+    """The settings of the environment, with the flags over them. Raises Misconfigured."""
+    try:
+        settings = Settings()
+        for flag, (group, name) in OVERRIDES.items():
+            if (value := getattr(arguments, flag, None)) is not None:
+                settings = _with(settings, group, name, value)
+    except ValidationError as exc:
+        raise Misconfigured(f"the settings cannot work: {faults(exc)}; correct the WHISPERX_* variables") from exc
+    return settings
+
+
+def _with(settings: Settings, group: str, name: str, value: Any) -> Settings:
+    changed: BaseModel = getattr(settings, group).model_copy(update={name: value})
+    return settings.model_copy(update={group: changed})
+
+
+class Connection:
+    """Makes the clients of the installation that the settings describe."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def topic(self, topic: Topic) -> str:
+        return self.settings.kafka.topic_prefix + topic
+
+    def codec(self) -> Codec:
+        if not self.settings.registry.url:
+            return Codec(None, SOURCE)
+        from consumer.adapters.registry import ConfluentRegistry
+
+        return Codec(ConfluentRegistry(self.settings.registry), SOURCE)
+
+    def store(self) -> ObjectStore:
+        from consumer.adapters.object_store import S3Store
+
+        store = self.settings.store
+        return S3Store(
+            store.endpoint,
+            store.access_key.get_secret_value(),
+            store.secret_key.get_secret_value(),
+            session_token=store.session_token.get_secret_value(),
+            secure=store.secure,
+            region=store.region,
+            request_timeout_s=store.request_timeout_s,
+            ca_file=store.ca_file,
+        )
+
+
+def quiet_libraries(debug: bool) -> None:
+    """Client libraries log what we say better; with --debug they speak."""
+    logging.basicConfig(level=logging.DEBUG if debug else logging.CRITICAL)

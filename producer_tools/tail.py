@@ -1,0 +1,169 @@
+"""Read all partitions of some topics, from a point in time on, without a consumer group's bookkeeping."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.adapters.kafka import bounded, consumer_config, partitions_of, received
+from consumer.errors import BrokerUnavailable, Misconfigured
+from consumer.ports import Received
+from consumer.settings import KafkaSettings
+
+ANSWER_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 5.0
+FROM_THE_START_MS = 0
+
+_REFUSED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,
+}
+
+
+class Tail:
+    """A reader of whole topics; `starts` says which partitions to read from where.
+
+        with Tail.since(settings, ["transcription.progress"], 1_700_000_000_000) as tail:
+            record = tail.poll(0.2)
+
+    Raises Misconfigured (no such topic, or we may not read it) and BrokerUnavailable.
+    """
+
+    def __init__(self, settings: KafkaSettings, starts: Callable[[Consumer], list[TopicPartition]]) -> None:
+        config = consumer_config(settings, f"{settings.group_prefix}tools")
+        # Assigned by hand, the group is only a name that librdkafka asks for.
+        config |= {"group.protocol": "classic", "queued.min.messages": 1_000, "enable.partition.eof": True}
+        config.pop("partition.assignment.strategy", None)
+        self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
+        try:
+            assigned = starts(self._consumer)
+        except BaseException:
+            self.close()
+            raise
+        self._unread = {_name(one) for one in assigned}
+        self._consumer.assign(assigned)
+
+    @classmethod
+    def since(cls, settings: KafkaSettings, topics: Sequence[str], since_ms: int) -> Self:
+        """All partitions of these topics, from an instant on."""
+        return cls(settings, lambda consumer: _starts(consumer, _partitions(consumer, topics), since_ms))
+
+    @classmethod
+    def at(cls, settings: KafkaSettings, topic: str, partition: int, offset: int) -> Self:
+        """One partition from an offset on; nothing when there is no such partition."""
+        wanted = TopicPartition(topic, partition, offset)
+        return cls(settings, lambda consumer: [wanted] if partition in partitions_of(consumer, topic) else [])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything was read that was there when we began."""
+        return not self._unread
+
+    def poll(self, timeout_s: float) -> Received | None:
+        message = self._consumer.poll(timeout_s)
+        if message is None:
+            return None
+        error = message.error()
+        if error is None:
+            return received(message)
+        if error.code() == KafkaError._PARTITION_EOF:
+            self._unread.discard((message.topic() or "", message.partition() or 0))
+        else:
+            _raise_if_hopeless(error)
+        return None
+
+    def read_to_end(self, silence_s: float = 30.0) -> Iterator[Received]:
+        """What is there now. Raises BrokerUnavailable when nothing comes for `silence_s` seconds."""
+        waited_s, step_s = 0.0, 0.5
+        while not self.caught_up:
+            unread = len(self._unread)
+            record = self.poll(step_s)
+            if record is not None:
+                yield record
+            waited_s = waited_s + step_s if record is None and unread == len(self._unread) else 0.0
+            if waited_s >= silence_s:
+                raise BrokerUnavailable(f"the brokers have been silent for {silence_s:.0f} s; try again")
+
+    def close(self) -> None:
+        bounded(self._consumer.close, CLOSE_TIMEOUT_S)
+
+
+def record_at(settings: KafkaSettings, topic: str, partition: int, offset: int) -> Received | None:
+    """The record at this very position; None where there is none. Raises as Tail does."""
+    with Tail.at(settings, topic, partition, offset) as tail:
+        for record in tail.read_to_end():
+            return record if record.offset == offset else None
+    return None
+
+
+def _partitions(consumer: Consumer, topics: Sequence[str]) -> list[TopicPartition]:
+    return [TopicPartition(topic, one) for topic in topics for one in partitions_of(consumer, topic)]
+
+
+def _starts(consumer: Consumer, partitions: Sequence[TopicPartition], since_ms: int) -> list[TopicPartition]:
+    """The first record at or after the instant in each partition; the beginning where the broker cannot tell.
+
+    A broker without a time index (librdkafka's mock) says "the end" to every instant. A real one says so only of a
+    partition that has nothing newer, and finds the first record when it is asked for the year 1970.
+    """
+    if since_ms <= FROM_THE_START_MS:
+        return [_at(one, OFFSET_BEGINNING) for one in partitions]
+    # Asked first: "the end" as a place to start would miss what comes between the answer and the first fetch.
+    ends = {_name(one): _end(consumer, one) for one in partitions}
+    found = _offsets_at(consumer, partitions, since_ms)
+    at_end = [one for one in found if one.offset == OFFSET_END]
+    untold = {_name(one) for one in _offsets_at(consumer, at_end, FROM_THE_START_MS) if one.offset == OFFSET_END}
+    starts = {_name(one): ends[_name(one)] if one.offset == OFFSET_END else one.offset for one in found}
+    return [_at(one, OFFSET_BEGINNING if _name(one) in untold else starts[_name(one)]) for one in partitions]
+
+
+def _end(consumer: Consumer, partition: TopicPartition) -> int:
+    try:
+        _, end = consumer.get_watermark_offsets(partition, timeout=ANSWER_TIMEOUT_S)
+    except KafkaException as exc:
+        raise _unanswered(exc) from exc
+    return int(end)
+
+
+def _offsets_at(consumer: Consumer, partitions: Sequence[TopicPartition], at_ms: int) -> list[TopicPartition]:
+    if not partitions:
+        return []
+    try:
+        return consumer.offsets_for_times([_at(one, at_ms) for one in partitions], timeout=ANSWER_TIMEOUT_S)
+    except KafkaException as exc:
+        raise _unanswered(exc) from exc
+
+
+def _unanswered(exc: KafkaException) -> BrokerUnavailable:
+    _raise_if_hopeless(exc.args[0])
+    return BrokerUnavailable(f"the brokers do not say where to start reading: {exc}")
+
+
+def _name(partition: TopicPartition) -> tuple[str, int]:
+    return partition.topic, partition.partition
+
+
+def _at(partition: TopicPartition, offset: int) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.partition, offset)
+
+
+def _raise_if_hopeless(error: KafkaError) -> None:
+    """All other errors are those of brokers that come back: the client goes on by itself."""
+    if error.code() in _REFUSED:
+        raise Misconfigured(f"Kafka does not let us read: {error.str()}; check user and ACLs")
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        raise Misconfigured(f"{error.str()}: create the topics with `whisperx-consumer topics create`")
