@@ -169,22 +169,37 @@ class Loop:
         self._idle_commit_at = 0.0
         self._taken = 0
         self._stopping = threading.Event()
-        self._stop_at: float | None = None
         self._last_error = ""
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def run(self) -> None:
         """Work until `stop`. Raises BrokenWorker, Misconfigured, or the bug that a handler had."""
+        self.open()
+        try:
+            while not self._stopping.is_set():
+                self.turn()
+            self.drain()
+        finally:
+            self._close()
+
+    def open(self) -> None:
+        """Start the worker threads and join the groups."""
         self._start_workers()
         for lane in self._lanes:
             lane.inbox.open(self._rebalance(lane))
-        try:
-            while not self._drained():
-                self.turn()
-            self._give_back()
-        finally:
-            self._close()
+
+    def drain(self) -> None:
+        """After `stop`: finish what runs within the grace period, give the rest back."""
+        self._health.drain()
+        log.info("Draining", extra={"role": self._handler.role, "in_work": len(self._tasks)})
+        for task in self._tasks:
+            if not task.started:
+                task.stop.set()
+        stop_at = self._clock() + self._limits.grace_s
+        while self._is_busy() and self._clock() < stop_at:
+            self.turn()
+        self._give_back()
 
     def stop(self) -> None:
         """Take nothing more; finish what runs if it fits into the grace period. Safe to call from a signal handler."""
@@ -217,19 +232,9 @@ class Loop:
             name = f"{self._handler.role}-{number}"
             threading.Thread(target=self._work, name=name, daemon=True).start()
 
-    def _drained(self) -> bool:
-        """Whether to end: all that started is published, or the grace period is over."""
-        if not self._stopping.is_set():
-            return False
-        if self._stop_at is None:
-            self._stop_at = self._clock() + self._limits.grace_s
-            self._health.drain()
-            log.info("Draining", extra={"role": self._handler.role, "in_work": len(self._tasks)})
-            for task in self._tasks:
-                if not task.started:
-                    task.stop.set()
-        waiting = any(not task.abandoned for task in self._tasks) or self._unpublished or not self._outputs.empty()
-        return not waiting or self._clock() > self._stop_at
+    def _is_busy(self) -> bool:
+        running = any(not task.abandoned for task in self._tasks)
+        return running or bool(self._unpublished) or not self._outputs.empty()
 
     def _give_back(self) -> None:
         """Leave in good order: what was not finished was not its fault, so its attempt marks go."""

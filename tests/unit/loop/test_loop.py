@@ -1,0 +1,189 @@
+"""The loop on the memory broker: nothing lost, nothing twice, whatever is revoked, aborted or killed."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.adapters.memory_broker import Fault
+from tests.unit.loop.rig import GROUP, LOW, WORK, GatedHandler, Rig
+
+
+def test_every_record_is_answered_once_and_the_lag_ends_at_zero() -> None:
+    rig, handler = Rig(partitions=3), GatedHandler()
+    for number in range(30):
+        rig.put(b"r%d" % number, partition=number % 3)
+    loop, _ = rig.worker(handler)
+    rig.turn_until(lambda: len(rig.out()) == 30, loop)
+    assert sorted(rig.out()) == sorted(b"done:r%d" % number for number in range(30))
+    assert rig.broker.lag(WORK, GROUP) == 0
+
+
+def test_records_that_finish_out_of_order_move_the_offset_only_over_what_is_done() -> None:
+    rig, handler = Rig(partitions=2), GatedHandler()
+    rig.put(b"wait-slow", b"quick")
+    loop, _ = rig.worker(handler, capacity=5.0)
+    loop_two_workers(loop)
+    rig.turn_until(lambda: b"done:quick" in rig.out(), loop)
+    assert rig.committed() == 0
+    handler.open(b"wait-slow")
+    rig.turn_until(lambda: rig.committed() == 2, loop)
+
+
+def loop_two_workers(loop: object) -> None:
+    """A second worker thread for the same loop."""
+    loop._start_workers()  # type: ignore[attr-defined]
+
+
+def test_the_hand_off_is_bounded_by_weight() -> None:
+    rig = Rig()
+    handler = GatedHandler(weights={b"wait-1": 300.0, b"wait-2": 300.0, b"wait-3": 300.0})
+    rig.put(b"wait-1", b"wait-2", b"wait-3")
+    loop, inbox = rig.worker(handler, capacity=600.0)
+    rig.turn_until(lambda: inbox.position(0) == 2, loop)
+    for _ in range(5):
+        loop.turn()
+    assert inbox.position(0) == 2
+    assert inbox.paused == {0}
+    handler.open(b"wait-1")
+    rig.turn_until(lambda: inbox.position(0) == 3, loop)
+
+
+def test_new_partitions_are_paused_while_the_hand_off_is_full() -> None:
+    rig, handler = Rig(partitions=2), GatedHandler()
+    rig.put(b"wait", partition=0)
+    first, inbox = rig.worker(handler, capacity=1.0)
+    second, other = rig.worker(GatedHandler())
+    rig.turn_until(lambda: other.assigned == {1} and bool(handler.begun), first, second)
+    other.close(1.0)
+    rig.turn_until(lambda: inbox.assigned == {0, 1}, first)
+    assert inbox.paused == {0, 1}
+    handler.open(b"wait")
+    rig.turn_until(lambda: inbox.paused == set(), first)
+
+
+def test_an_aborted_transaction_is_published_again_without_computing_again() -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.broker.faults.extend([Fault.ABORTED, Fault.UNAVAILABLE, Fault.ABORTED])
+    rig.put(b"r")
+    loop, _ = rig.worker(handler)
+    rig.turn_until(lambda: bool(rig.out()), loop)
+    assert (rig.out(), handler.begun, rig.committed()) == ([b"done:r"], [b"r"], 1)
+
+
+@pytest.mark.parametrize("fault", [Fault.IN_DOUBT_DONE, Fault.IN_DOUBT_LOST])
+def test_a_transaction_in_doubt_is_settled_by_the_committed_offset(fault: Fault) -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.broker.faults.append(fault)
+    rig.put(b"r", b"s")
+    loop, _ = rig.worker(handler, capacity=1.0)
+    rig.turn_until(lambda: len(rig.out()) >= 2, loop)
+    for _ in range(5):
+        loop.turn()
+    assert rig.out() == [b"done:r", b"done:s"]
+    assert handler.begun == [b"r", b"s"]
+
+
+def test_a_zombie_publishes_nothing() -> None:
+    rig, slow, quick = Rig(), GatedHandler(), GatedHandler()
+    rig.put(b"wait")
+    zombie, inbox = rig.worker(slow)
+    rig.turn_until(lambda: slow.begun == [b"wait"], zombie)
+    rig.broker.expire(inbox)
+    quick.open(b"wait")
+    owner, _ = rig.worker(quick)
+    rig.turn_until(lambda: rig.out() == [b"done:wait"], owner)
+    slow.open(b"wait")
+    rig.turn_until(lambda: not zombie.describe()["in_work"], zombie, owner)
+    assert rig.out() == [b"done:wait"]
+
+
+def test_an_announcing_zombie_is_fenced_too() -> None:
+    rig, slow = Rig(), GatedHandler(announcements=2)
+    rig.put(b"wait")
+    zombie, inbox = rig.worker(slow)
+    rig.turn_until(lambda: len(rig.out()) == 2, zombie)
+    rig.broker.expire(inbox)
+    second = GatedHandler()
+    second.open(b"wait")
+    owner, _ = rig.worker(second)
+    rig.turn_until(lambda: b"done:wait" in rig.out(), owner)
+    assert rig.out().count(b"done:wait") == 1
+
+
+def test_announcements_come_before_the_answer_and_leave_the_offset() -> None:
+    rig, handler = Rig(), GatedHandler(announcements=3)
+    rig.put(b"wait")
+    loop, _ = rig.worker(handler)
+    rig.turn_until(lambda: len(rig.out()) == 3, loop)
+    assert rig.committed() == 0
+    handler.open(b"wait")
+    rig.turn_until(lambda: rig.committed() == 1, loop)
+    assert rig.out() == [b"announced:0", b"announced:1", b"announced:2", b"done:wait"]
+
+
+def test_a_partition_lost_and_regained_while_busy_is_done_again_and_shown_once() -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.put(b"wait")
+    loop, inbox = rig.worker(handler)
+    rig.turn_until(lambda: handler.begun == [b"wait"], loop)
+    rig.broker.expire(inbox)
+    handler.open(b"wait")
+    rig.turn_until(lambda: rig.committed() == 1, loop)
+    assert rig.out() == [b"done:wait"]
+    assert inbox.paused == set()
+
+
+def test_a_record_that_kills_its_worker_is_given_up() -> None:
+    rig = Rig()
+    rig.put(b"wait-deadly", b"fine")
+    for _ in range(3):
+        handler = GatedHandler()
+        loop, inbox = rig.worker(handler, capacity=1.0)
+        rig.turn_until(lambda handler=handler: bool(handler.begun), loop)  # type: ignore[misc]
+        rig.broker.expire(inbox)  # the process is gone: nothing is given back
+    loop, _ = rig.worker(GatedHandler(), capacity=1.0)
+    rig.turn_until(lambda: len(rig.out()) == 2, loop)
+    assert rig.out() == [b"gave up after 3", b"done:fine"]
+
+
+def test_a_worker_that_leaves_in_good_order_leaves_no_mark() -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.put(b"wait")
+    loop, _ = rig.worker(handler, grace_s=0.0)
+    rig.turn_until(lambda: bool(handler.begun), loop)
+    assert rig.note() == "0:1"
+    loop.stop()
+    loop.drain()
+    assert rig.note() == ""
+    assert rig.committed() == 0
+
+
+def test_a_drain_finishes_what_runs_and_takes_nothing_new() -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.put(b"wait", b"never")
+    loop, _ = rig.worker(handler, capacity=1.0)
+    rig.turn_until(lambda: handler.begun == [b"wait"], loop)
+    loop.stop()
+    handler.open(b"wait")
+    loop.drain()
+    assert rig.out() == [b"done:wait"]
+    assert rig.committed() == 1
+
+
+def test_a_bug_ends_the_loop_without_a_commit() -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.put(b"bug")
+    loop, _ = rig.worker(handler)
+    with pytest.raises(ZeroDivisionError):
+        rig.turn_until(lambda: False, loop)
+    assert rig.out() == []
+    assert rig.committed() == 0
+
+
+def test_the_highest_lane_goes_first_and_the_lowest_gets_its_share() -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.put(*[b"high"] * 40)
+    rig.put(*[b"low"] * 40, topic=LOW)
+    loop, _ = rig.worker(handler, capacity=1.0, lanes=(WORK, LOW))
+    rig.turn_until(lambda: len(handler.begun) >= 40, loop)
+    assert handler.begun[:40].count(b"low") == pytest.approx(4, abs=1)
