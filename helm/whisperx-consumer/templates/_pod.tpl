@@ -1,0 +1,58 @@
+{{/* What the pods of roles and jobs have in common. */}}
+{{- define "whisperx-consumer.podDefaults" -}}
+automountServiceAccountToken: false
+# Variables that Kubernetes makes for a Service called whisperx-... would look like settings.
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{- define "whisperx-consumer.containerDefaults" -}}
+image: {{ include "whisperx-consumer.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "whisperx-consumer.volumeMounts" -}}
+- {name: cache, mountPath: /var/cache/whisperx}
+- {name: tmp, mountPath: /tmp}
+{{- if or .Values.models.existingClaim .Values.models.hostPath }}
+- {name: models, mountPath: {{ .Values.models.mountPath | quote }}, readOnly: true}
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "whisperx-consumer.volumes" -}}
+- name: cache
+  emptyDir: {sizeLimit: {{ .Values.cache.sizeLimit }}}
+- name: tmp
+  emptyDir: {sizeLimit: 256Mi}
+{{- if .Values.models.existingClaim }}
+- name: models
+  persistentVolumeClaim: {claimName: {{ .Values.models.existingClaim | quote }}, readOnly: true}
+{{- else if .Values.models.hostPath }}
+- name: models
+  hostPath: {path: {{ .Values.models.hostPath | quote }}, type: Directory}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,32 @@
+{{/* Settings {group: {name: value}} as a YAML map of environment variables. Numbers by toJson: 500000000, not 5e+08. */}}
+{{- define "whisperx-consumer.settings" -}}
+{{- range $group, $settings := . }}
+{{- range $name, $value := $settings }}
+{{- if not (kindIs "invalid" $value) }}
+WHISPERX_{{ upper $group }}__{{ upper $name }}: {{ (kindIs "string" $value | ternary $value (toJson $value)) | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Settings as a list of environment variables. */}}
+{{- define "whisperx-consumer.settingsEnv" -}}
+{{- range $name, $value := (include "whisperx-consumer.settings" . | fromYaml) }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{/* What every pod has besides its settings: secrets by reference, and what the user adds. */}}
+{{- define "whisperx-consumer.commonEnv" -}}
+- name: WHISPERX_SERVER__PORT
+  value: {{ .Values.metrics.port | quote }}
+{{- range $variable, $source := .Values.secretEnv }}
+- name: {{ $variable }}
+  valueFrom:
+    secretKeyRef: {name: {{ $source.name | quote }}, key: {{ $source.key | quote }}}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,253 @@
+"""The chart renders to objects that Kubernetes takes, and that keep our rules."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from consumer.settings import Settings
+from consumer.settings_reference import effective
+from tests.servers.helm_tools import Helm, Kubeconform, RenderError
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "whisperx-consumer"
+ROLES = ("intake", "coordinate", "plan", "transcribe", "assemble", "cleanup")
+EVERYTHING = {
+    "image": {"digest": "sha256:" + "0" * 64, "pullSecrets": ["registry"]},
+    "topics": {"create": True},
+    "models": {"existingClaim": "models"},
+    "priorityClassName": "batch",
+    "podAnnotations": {"a.example/b": "c"},
+    "podLabels": {"team": "speech"},
+    "metrics": {"service": {"annotations": {"a.example/b": "c"}}},
+    "extraEnv": [{"name": "TZ", "value": "UTC"}],
+    "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
+    "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca", "readOnly": True}],
+    "settings": {
+        "models": {"allowed": ["large-v3", "tiny"], "directory": "/models"},
+        "chunks": {"max_bytes": 500_000_000},
+        "kafka": {"extra": {"client.rack": 'a"b'}},
+    },
+    "secretEnv": {"WHISPERX_SENTRY__DSN": {"name": "sentry", "key": "dsn"}},
+    "roles": {
+        "transcribe": {
+            "nodeSelector": {"gpu": "h100"},
+            "runtimeClassName": "nvidia",
+            "settings": {"worker": {"grace_s": 200.5}},
+            "affinity": {"nodeAffinity": {}},
+        }
+    },
+}
+
+
+@pytest.fixture
+def render(helm: Helm, tmp_path: Path) -> Any:
+    """Renders the chart with these values to objects by kind and name."""
+
+    def rendered(values: dict[str, Any], kubernetes: str = "1.37.0") -> dict[tuple[str, str], dict[str, Any]]:
+        text = helm.template(CHART, "--kube-version", kubernetes, "--values", values_file(tmp_path, values))
+        objects = [found for found in yaml.safe_load_all(text) if found]
+        return {
+            (found["kind"], found["metadata"]["name"].removeprefix("test-whisperx-consumer")): found
+            for found in objects
+        }
+
+    return rendered
+
+
+def values_file(folder: Path, values: dict[str, Any]) -> str:
+    path = folder / "values.json"
+    path.write_text(json.dumps(values))
+    return str(path)
+
+
+def pod_of(found: dict[str, Any]) -> dict[str, Any]:
+    pod: dict[str, Any] = found["spec"]["template"]["spec"]
+    return pod
+
+
+def pods(objects: dict[tuple[str, str], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: pod_of(found) for (kind, name), found in objects.items() if kind in ("Deployment", "Job")}
+
+
+def variables(objects: dict[tuple[str, str], dict[str, Any]], pod: dict[str, Any]) -> dict[str, str]:
+    """What the container's environment will be, as far as it is written down."""
+    (container,) = pod["containers"]
+    shared = objects["ConfigMap", ""]["data"] if "envFrom" in container else {}
+    return shared | {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def test_helm_has_nothing_to_remark(helm: Helm, tmp_path: Path) -> None:
+    helm.lint(CHART)
+    helm.lint(CHART, "--values", values_file(tmp_path, EVERYTHING))
+
+
+@pytest.mark.parametrize("kubernetes", ["1.25.0", "1.31.0", "1.37.0"])
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_kubernetes_takes_every_object(
+    helm: Helm, kubeconform: Kubeconform, tmp_path: Path, values: dict[str, Any], kubernetes: str
+) -> None:
+    text = helm.template(CHART, "--kube-version", kubernetes, "--values", values_file(tmp_path, values))
+    conformity = kubeconform.check(text, kubernetes)
+    assert conformity.problems == ()
+    assert conformity.skipped == 0
+    assert conformity.valid == 2 * len(ROLES) + 3 + (1 if values else 0)  # config map, account, service; the job
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_no_pod_has_more_rights_than_it_needs(render: Any, values: dict[str, Any]) -> None:
+    for name, pod in pods(render(values)).items():
+        (container,) = pod["containers"]
+        assert pod["automountServiceAccountToken"] is False, name
+        assert pod["securityContext"]["runAsNonRoot"] is True, name
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }, name
+        assert container["resources"]["limits"]["memory"], name
+        writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+        assert writable == {"/var/cache/whisperx", "/tmp"}, name  # noqa: S108
+
+
+def test_each_role_has_a_deployment_that_runs_it_and_never_surges(render: Any) -> None:
+    objects = render({})
+    for role in ROLES:
+        deployment = objects["Deployment", f"-{role}"]
+        assert pod_of(deployment)["containers"][0]["args"] == ["run", "--roles", role]
+        assert deployment["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 0
+        assert objects["PodDisruptionBudget", f"-{role}"]["spec"]["maxUnavailable"] == 1
+
+
+def test_only_transcribing_takes_a_gpu(render: Any) -> None:
+    with_gpu = [name for name, pod in pods(render({})).items() if "nvidia.com/gpu" in json.dumps(pod["containers"])]
+    assert with_gpu == ["-transcribe"]
+
+
+def test_a_pod_gets_half_a_minute_more_than_its_work(render: Any) -> None:
+    found = pods(render(EVERYTHING))
+    assert found["-plan"]["terminationGracePeriodSeconds"] == 60 + 30
+    assert found["-transcribe"]["terminationGracePeriodSeconds"] == 201 + 30
+
+
+def test_probes_ask_health_and_give_models_time_to_load(render: Any) -> None:
+    container = pods(render({"probes": {"startupSeconds": 301, "livenessSeconds": 25}}))["-transcribe"]["containers"][0]
+    startup, liveness, readiness = (container[f"{kind}Probe"] for kind in ("startup", "liveness", "readiness"))
+    assert [probe["httpGet"]["path"] for probe in (startup, liveness, readiness)] == ["/healthz", "/healthz", "/readyz"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] == 305
+    assert liveness["periodSeconds"] * liveness["failureThreshold"] == 30
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_the_program_takes_every_variable_that_the_chart_sets(
+    render: Any, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = render(values)
+    known = effective(Settings())
+    for name, pod in pods(objects).items():
+        environment = {k: v for k, v in variables(objects, pod).items() if k.startswith("WHISPERX_")}
+        assert environment.keys() <= known.keys(), name
+        with monkeypatch.context() as patched:
+            for variable, value in environment.items():
+                patched.setenv(variable, value)
+            Settings()
+
+
+def test_values_of_every_type_reach_the_program_unchanged(render: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = render(EVERYTHING)
+    for variable, value in variables(objects, pods(objects)["-transcribe"]).items():
+        monkeypatch.setenv(variable, value)
+    settings = Settings()
+    assert settings.models.allowed == ("large-v3", "tiny")
+    assert settings.models.directory == Path("/models")
+    assert settings.chunks.max_bytes == 500_000_000
+    assert settings.kafka.extra == {"client.rack": 'a"b'}
+    assert settings.worker.grace_s == 200.5
+
+
+def test_secrets_come_by_reference_only(render: Any) -> None:
+    objects = render(EVERYTHING)
+    assert not [kind for kind, _ in objects if kind == "Secret"]
+    for name, pod in pods(objects).items():
+        referred = {entry["name"] for entry in pod["containers"][0]["env"] if "valueFrom" in entry}
+        assert referred == {"WHISPERX_STORE__ACCESS_KEY", "WHISPERX_STORE__SECRET_KEY", "WHISPERX_SENTRY__DSN"}, name
+
+
+def test_other_settings_restart_the_pods(render: Any) -> None:
+    def checksum(values: dict[str, Any]) -> str:
+        template = render(values)["Deployment", "-plan"]["spec"]["template"]
+        return str(template["metadata"]["annotations"]["checksum/settings"])
+
+    assert checksum({}) != checksum({"settings": {"log": {"level": "DEBUG"}}})
+
+
+def test_a_role_that_is_off_leaves_nothing_behind(render: Any) -> None:
+    objects = render({"roles": {"transcribe": {"enabled": False}}})
+    assert not [name for _, name in objects if "transcribe" in name]
+
+
+def test_coordinators_beyond_their_partitions_are_refused(render: Any) -> None:
+    with pytest.raises(RenderError, match=r"roles\.coordinate\.replicas is 9"):
+        render({"roles": {"coordinate": {"replicas": 9}}})
+    render({"roles": {"coordinate": {"replicas": 9}}, "settings": {"topics": {"state_partitions": 16}}})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replicas": 2},
+        {"roles": {"plan": {"replicas": "many"}}},
+        {"roles": {"other": {}}},
+        {"image": {"digest": "latest"}},
+        {"settings": {"store": {"secret_key": "a secret in values"}}},
+        {"settings": {"server": {"port": 1}}},
+        {"secretEnv": {"WHISPERX_SENTRY__DSN": "https://key@sentry.example/1"}},
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(render: Any, values: dict[str, Any]) -> None:
+    with pytest.raises(RenderError):
+        render(values)
+
+
+def test_kubeconform_would_find_a_misspelt_field(kubeconform: Kubeconform, render: Any) -> None:
+    deployment = render({})["Deployment", "-plan"]
+    pod_of(deployment)["containers"][0]["livenesProbe"] = {}
+    assert len(kubeconform.check(yaml.safe_dump(deployment)).problems) == 1
+
+
+def test_the_readme_has_a_row_for_every_value_as_it_is() -> None:
+    """If not: python helm/values_table.py helm/whisperx-consumer."""
+    tool = load(ROOT / "helm" / "values_table.py")
+    assert (CHART / "README.md").read_text(encoding="utf-8") == tool.readme_with_table(CHART)
+
+
+def test_every_value_is_documented() -> None:
+    tool = load(ROOT / "helm" / "values_table.py")
+    text = (CHART / "values.yaml").read_text(encoding="utf-8")
+    paths = {path for path, _ in tool.documented(text)}
+    assert [
+        path for path in leaves(yaml.safe_load(text)) if not any(path[: len(known)] == known for known in paths)
+    ] == []
+
+
+def leaves(values: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(values, dict) or not values:
+        return [path]
+    return [leaf for name, value in values.items() for leaf in leaves(value, (*path, name))]
+
+
+def load(path: Path) -> ModuleType:
+    """The chart's tools are no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
