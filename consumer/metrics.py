@@ -7,10 +7,13 @@ id, never an object key. There are no globals: one `Metrics` is made at start an
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from consumer.health import Health
 
 PREFIX = "whisperx_"
 
@@ -132,6 +135,13 @@ class Metrics:
         # ── this process ──
         self.ready = self._gauge("ready", "1 when /readyz answers 200.")
         self.build_info = self._gauge("build_info", "1, with the version that runs.", ["version", "python"])
+
+    def follow(self, health: Health, loops: Iterable[str]) -> None:
+        """Read health when scraped: a loop that is stuck cannot report its own age."""
+        self.ready.set_function(lambda: float(health.ready().ok))
+        for loop in loops:
+            self.poll_age_seconds.labels(loop).set_function(partial(health.poll_age_s, loop))
+            self.step_age_seconds.labels(loop).set_function(partial(health.step_age_s, loop))
 
     def describe_build(self, version: str) -> None:
         self.build_info.labels(version=version, python=platform.python_version()).set(1)

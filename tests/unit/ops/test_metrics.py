@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from prometheus_client.exposition import generate_latest
 
+from consumer.health import Health
 from consumer.metrics import PREFIX, Metrics
 
 
@@ -32,3 +33,17 @@ def test_another_device_replaces_the_one_before() -> None:
     metrics.describe_device("cpu", "int8", "")
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert [s.labels["device"] for s in samples if s.name == "whisperx_device_info"] == ["cpu"]
+
+
+def test_ages_are_read_when_scraped_because_a_stuck_loop_reports_nothing() -> None:
+    now_s = [0.0]
+    health = Health(poll_limit_s=10, step_limit_s=60, clock=lambda: now_s[0])
+    metrics = Metrics()
+    metrics.follow(health, ["plan"])
+    health.poll_seen("plan")
+    health.step_started("plan")
+    assert metrics.registry.get_sample_value("whisperx_ready") == 1
+    now_s[0] = 11.0
+    assert metrics.registry.get_sample_value("whisperx_poll_age_seconds", {"role": "plan"}) == 11
+    assert metrics.registry.get_sample_value("whisperx_step_age_seconds", {"role": "plan"}) == 11
+    assert metrics.registry.get_sample_value("whisperx_ready") == 0
