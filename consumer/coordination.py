@@ -79,7 +79,7 @@ class Coordination:
 
     def run(self) -> None:
         """Work until `stop`. Raises Fenced, Misconfigured, or a bug."""
-        self._inbox.open(Rebalance(assigned=self._assigned, revoked=self._gone, lost=self._gone))
+        self.open()
         try:
             while not self._stopping.is_set():
                 self.turn()
@@ -89,6 +89,10 @@ class Coordination:
                 log.warning("Leaving the group took too long", extra={"topic": self._inbox.topic})
             self._outbox.close(timeout_s=5.0)
             self._health.loop_ended(ROLE)
+
+    def open(self) -> None:
+        """Join the group."""
+        self._inbox.open(Rebalance(assigned=self._assigned, revoked=self._gone, lost=self._gone))
 
     def stop(self) -> None:
         self._stopping.set()

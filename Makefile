@@ -1,0 +1,49 @@
+# One door to everything. `make` alone lists what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV_VERSION := 0.9
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+PYTHON := .venv/bin/python
+STAMP := .venv/.installed
+
+.PHONY: help install demo test test-unit lint format servers demo-models clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## Make .venv from the lock file (uv is fetched from PyPI when it is not there)
+
+$(STAMP): pyproject.toml uv.lock
+	@command -v uv >/dev/null 2>&1 || test -x .uv/bin/uv || { python3.11 -m venv .uv && .uv/bin/pip install --quiet "uv>=$(UV_VERSION)"; }
+	$(UV) sync --frozen --quiet --extra speech --extra demo
+	@touch $@
+
+demo: $(STAMP) ## Transcribe a conversation with everything embedded: no server, no network
+	$(PYTHON) -m consumer transcribe demo/recordings/conversation-90s.flac --chunk-length 30
+
+test: $(STAMP) ## Run all tests; those that need a server that cannot be had here are skipped with a reason
+	$(PYTHON) -m pytest
+
+test-unit: $(STAMP) ## Run the fast tests only
+	$(PYTHON) -m pytest tests/unit -m "not models and not servers"
+
+lint: $(STAMP) ## Format check, lint, strict types, import contracts, generated files
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PYTHON) -m consumer.contracts check
+
+format: $(STAMP) ## Format the code
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+servers: $(STAMP) ## Get Kafka, MinIO and the other test servers, as plain processes
+	$(PYTHON) -m tests.servers.install
+
+demo-models: $(STAMP) ## Rebuild the demo models from nothing (about two hours on two cores; needs espeak-ng and flite)
+	$(PYTHON) -m demo.training $(or $(WORKDIR),.cache/demo-training)
+
+clean: ## Remove what make made
+	rm -rf .venv .uv .cache .mypy_cache .ruff_cache .pytest_cache demo-output

@@ -1,0 +1,243 @@
+"""The command line of the service: run, transcribe, doctor, config, topics. Data on stdout, talk on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from consumer import doctor, logs, sentry, settings_reference, topics
+from consumer.adapters.kafka_admin import KafkaAdmin
+from consumer.adapters.store_clock import clock_skew_s
+from consumer.bootstrap import NEED_SPEECH, Parts, Role, System, serving, version
+from consumer.errors import Misconfigured, WhisperXError
+from consumer.events import OutputFormat
+from consumer.exit_codes import ExitCode, exit_code_of
+from consumer.findings import failed, report
+from consumer.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EPILOG = """\
+Settings come from the environment (WHISPERX_KAFKA__BOOTSTRAP_SERVERS and so on): see docs/settings.md.
+Exit codes: 0 ok, 1 a job or a check failed, 2 usage, 70 bug, 75 a server is away, 76 broken worker,
+78 settings cannot work, 130 interrupted.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    arguments = parser().parse_args(argv)
+    act: Callable[[argparse.Namespace], int] = arguments.act
+    try:
+        return act(arguments)
+    except ValidationError as error:
+        return _say(ExitCode.MISCONFIGURED, _settings_faults(error))
+    except WhisperXError as error:
+        return _say(exit_code_of(error), f"{error.code}: {error.message}")
+    except KeyboardInterrupt:
+        return _say(ExitCode.INTERRUPTED, "interrupted")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line, also for the docs."""
+    root = argparse.ArgumentParser(
+        prog="whisperx-consumer",
+        description="Event-driven transcription: job events on Kafka, recordings in MinIO, WhisperX on GPUs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=f"%(prog)s {version()}")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="serve one or more roles until SIGTERM"))
+    _add_transcribe(commands.add_parser("transcribe", help="transcribe files here, with everything embedded"))
+    _add_doctor(commands.add_parser("doctor", help="check brokers, topics, buckets, models and device"))
+    _add_config(commands.add_parser("config", help="show the effective settings, secrets masked"))
+    _add_topics(commands.add_parser("topics", help="create the topics"))
+    return root
+
+
+def _say(code: ExitCode, sentence: str) -> int:
+    print(f"whisperx-consumer: {sentence}", file=sys.stderr)
+    return int(code)
+
+
+def _settings_faults(error: ValidationError) -> str:
+    """Which variable is wrong, and why: never its value, it may be a secret."""
+    lines = [
+        f"WHISPERX_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}" for fault in error.errors()
+    ]
+    return "the settings cannot be read:\n  " + "\n  ".join(lines) + "\nsee docs/settings.md"
+
+
+def _started_settings() -> Settings:
+    settings = Settings()
+    secrets = settings_reference.secrets(settings)
+    logs.configure(settings.log, secrets)
+    logs.log_uncaught()
+    sentry.start(settings.sentry, version(), secrets)
+    return settings
+
+
+# ── run ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_run(command: argparse.ArgumentParser) -> None:
+    names = ", ".join(role.value for role in Role)
+    command.add_argument(
+        "--roles", required=True, type=_roles, help=f"comma-separated: {names}, or all", metavar="ROLE[,ROLE…]"
+    )
+    command.set_defaults(act=_run)
+
+
+def _roles(text: str) -> tuple[Role, ...]:
+    if text == "all":
+        return tuple(Role)
+    try:
+        return tuple(Role(name.strip()) for name in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; choose from {', '.join(role.value for role in Role)}") from error
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Serve until a signal or a failure. Ends hard, so that work left behind cannot hold the process."""
+    settings = _started_settings()
+    try:
+        code = _serve(System(Parts(settings), arguments.roles))
+    except WhisperXError as error:
+        log.error("Ended by an error", extra={"code": error.code, "reason": error.message})
+        code = exit_code_of(error)
+    except Exception as error:
+        log.critical("Ended by a bug", exc_info=error)
+        code = ExitCode.BUG
+    logging.shutdown()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _serve(system: System) -> ExitCode:
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: system.stop())
+    with serving(system):
+        system.start()
+        system.wait()
+    log.info("Stopped in good order")
+    return ExitCode.OK
+
+
+# ── transcribe ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_transcribe(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Run the whole system for these files in this process: the same functions, coordinator and loop as in a "
+        "cluster, on an embedded broker and an embedded store. Nothing is durable."
+    )
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings: WAV, MP3, M4A, FLAC, …")
+    command.add_argument("--model-dir", type=Path, metavar="DIR", help="model directory (default: the demo models)")
+    command.add_argument("--output-dir", type=Path, metavar="DIR", default=Path("demo-output"), help="for the results")
+    command.add_argument("--chunk-length", type=float, metavar="SECONDS", help="length of a chunk (default: 300)")
+    command.add_argument("--language", default="auto", metavar="CODE", help="ISO 639 code, or auto (default)")
+    command.add_argument("--speakers", type=int, metavar="N", help="number of speakers (default: found by itself)")
+    command.add_argument("--vad-policy", choices=("silero", "whisperx"), help="window policy (default: silero)")
+    command.add_argument(
+        "--formats", default=",".join(OutputFormat), metavar="LIST", help="comma-separated (default: all)"
+    )
+    command.add_argument("--verbose", action="store_true", help="show the log lines of the service")
+    command.set_defaults(act=_transcribe)
+
+
+def _transcribe(arguments: argparse.Namespace) -> int:
+    try:
+        from demo import transcribe
+    except ImportError as error:
+        raise Misconfigured(f"{error}; install the extra: pip install 'whisperx-consumer[speech,demo]'") from error
+    return transcribe.main(arguments)
+
+
+# ── doctor, config, topics ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="findings as JSON on stdout")
+    command.add_argument("--roles", type=_roles, default=tuple(Role), help="what this machine is to run (default: all)")
+    command.set_defaults(act=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    settings = Settings()
+    parts = Parts(settings)
+    probes: list[tuple[str, doctor.Probe]] = []
+    if settings.registry.url:
+        probes.append(("registry", lambda: _registry(parts)))
+    if NEED_SPEECH & set(arguments.roles):
+        probes.append(("models", lambda: _models(settings)))
+        probes.append(("device", lambda: _device(settings)))
+    checks = doctor.installation_checks(
+        settings,
+        admin=KafkaAdmin(settings.kafka),
+        store=parts.store,
+        probe_id=uuid.uuid4().hex,
+        clock_skew_s=lambda: clock_skew_s(settings.store),
+        probes=probes,
+    )
+    findings = doctor.run(checks)
+    print(json.dumps([finding.as_dict() for finding in findings], indent=2) if arguments.json else report(findings))
+    return ExitCode.FAILED if failed(findings) else ExitCode.OK
+
+
+def _registry(parts: Parts) -> str:
+    assert parts.codec is not None
+    return f"{parts.settings.registry.url} answers and knows our schemas"
+
+
+def _models(settings: Settings) -> str:
+    from consumer.speech.models import describe
+
+    return describe(settings.models)
+
+
+def _device(settings: Settings) -> str:
+    from consumer.speech.device import describe
+
+    return describe(settings.device)
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(act=_config)
+
+
+def _config(arguments: argparse.Namespace) -> int:
+    settings = Settings()
+    as_json = json.dumps(settings_reference.effective(settings), indent=2, default=str) if arguments.json else None
+    print(as_json or settings_reference.effective_text(settings))
+    return ExitCode.OK
+
+
+def _add_topics(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    create = actions.add_parser("create", help="create the topics that are missing; never changes one that exists")
+    create.add_argument("--dry-run", action="store_true", help="only say what would be created")
+    create.set_defaults(act=_topics_create)
+
+
+def _topics_create(arguments: argparse.Namespace) -> int:
+    settings = Settings()
+    specs = topics.table(settings.kafka.topic_prefix, settings.topics)
+    creation = topics.create(KafkaAdmin(settings.kafka), specs, dry_run=arguments.dry_run)
+    for name in creation.created:
+        print(name)
+    if not creation.created:
+        print("all topics exist", file=sys.stderr)
+    if creation.findings:
+        print(report(creation.findings), file=sys.stderr)
+    return ExitCode.FAILED if failed(creation.findings) else ExitCode.OK

@@ -1,0 +1,168 @@
+"""The coordinator's loop on the memory broker: states, answers and positions move together or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from consumer.adapters.memory_broker import Fault, MemoryBroker, MemoryInbox, MemoryOutbox, MemoryTail
+from consumer.coordination import Coordination
+from consumer.coordinator.coordinator import KnownResult
+from consumer.core.layout import Topic
+from consumer.events import Event, JobFinished, JobStatus
+from consumer.health import Health
+from consumer.metrics import Metrics
+from consumer.ports import Outgoing
+from consumer.roles import Post
+from consumer.wire import Codec
+from consumer.work import AssemblyWork, ChunkWork, CleanupFinished, CleanupWork, PlanWork
+from tests.unit.coordinator.world import POLICY, assembled, plan_answers, requested, transcribed
+
+E = TypeVar("E", bound=Event)
+
+PREFIX, GROUP = "t.", "coordinate"
+
+
+@dataclass
+class Cluster:
+    """A broker with our topics, and coordinators that come and go."""
+
+    partitions: int = 2
+    now_s: float = 1000.0
+    known: dict[str, KnownResult] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.broker = MemoryBroker({PREFIX + topic: self.partitions for topic in Topic})
+        self.post = Post(Codec(None, "/test"), PREFIX, lambda: self.now_s)
+
+    def coordinator(self) -> tuple[Coordination, MemoryInbox]:
+        inbox = MemoryInbox(self.broker, PREFIX + Topic.JOB_EVENTS, GROUP)
+        made = Coordination(
+            inbox,
+            MemoryTail(self.broker, PREFIX + Topic.JOB_STATE),
+            MemoryOutbox(self.broker),
+            self.post,
+            POLICY,
+            lookup=self.known.get,
+            health=Health(60, 60),
+            metrics=Metrics(),
+            clock=lambda: self.now_s,
+        )
+        made.open()
+        return made, inbox
+
+    def tell(self, *events: Event) -> None:
+        for event in events:
+            self.broker.append(self.post.record(Topic.JOB_EVENTS, event))
+
+    def turn(self, *coordinators: Coordination, times: int = 3) -> None:
+        for _ in range(times):
+            self.now_s += 0.5
+            for coordinator in coordinators:
+                coordinator.turn()
+
+    def seen(self, topic: Topic, kind: type[E]) -> list[E]:
+        return [self.post.codec.decode(record, (kind,)) for record in self.broker.records(PREFIX + topic)]
+
+    def answer_everything(self) -> None:
+        """What the functions would say to all work so far; repetitions are theirs and ours to bear."""
+        for plan in self.seen(Topic.PLAN_WORK, PlanWork):
+            self.tell(*plan_answers(plan, 3))
+        for chunk in self.seen(Topic.CHUNK_WORK_NORMAL, ChunkWork):
+            self.tell(transcribed(chunk.job_id, chunk.chunk_index))
+        for assembly in self.seen(Topic.ASSEMBLY_WORK, AssemblyWork):
+            self.tell(assembled(assembly))
+        for cleanup in self.seen(Topic.CLEANUP_WORK, CleanupWork):
+            self.tell(CleanupFinished(job_id=cleanup.job_id, run=1, removed=1))
+
+    def results(self) -> list[JobFinished]:
+        return self.seen(Topic.RESULTS, JobFinished)
+
+
+def finish(cluster: Cluster, *coordinators: Coordination) -> None:
+    for _ in range(5):
+        cluster.turn(*coordinators)
+        cluster.answer_everything()
+    cluster.turn(*coordinators)
+
+
+def test_a_job_runs_from_its_request_to_its_result() -> None:
+    cluster = Cluster()
+    coordinator, _ = cluster.coordinator()
+    cluster.tell(requested("job"))
+    finish(cluster, coordinator)
+    assert [(result.job_id, result.status) for result in cluster.results()] == [("job", JobStatus.COMPLETED)]
+
+
+def test_a_new_owner_goes_on_where_the_last_one_stopped() -> None:
+    cluster = Cluster()
+    first, inbox = cluster.coordinator()
+    cluster.tell(requested("a"), requested("b"), requested("c"))
+    cluster.turn(first)
+    cluster.broker.expire(inbox)  # killed
+    second, _ = cluster.coordinator()
+    finish(cluster, second)
+    assert sorted(result.job_id for result in cluster.results()) == ["a", "b", "c"]
+    assert len(cluster.seen(Topic.PLAN_WORK, PlanWork)) == 3
+
+
+def test_a_zombie_coordinator_changes_nothing() -> None:
+    cluster = Cluster(partitions=1)
+    zombie, inbox = cluster.coordinator()
+    cluster.tell(requested("job"))
+    cluster.turn(zombie)
+    cluster.broker.expire(inbox)
+    owner, _ = cluster.coordinator()
+    finish(cluster, owner, zombie)
+    assert [result.job_id for result in cluster.results()] == ["job"]
+
+
+def test_failed_and_doubtful_transactions_change_neither_results_nor_partials() -> None:
+    for fault in Fault:
+        cluster = Cluster(partitions=1)
+        coordinator, _ = cluster.coordinator()
+        cluster.tell(requested("job"))
+        for _ in range(6):
+            cluster.broker.faults.append(fault)
+            cluster.turn(coordinator, times=4)
+            cluster.answer_everything()
+        finish(cluster, coordinator)
+        assert [result.job_id for result in cluster.results()] == ["job"], fault
+        assert len(cluster.broker.records(PREFIX + Topic.PARTIALS)) == 3, fault
+
+
+def test_a_conflicting_request_becomes_a_dead_letter_with_its_bytes() -> None:
+    cluster = Cluster()
+    coordinator, _ = cluster.coordinator()
+    cluster.tell(requested("job"), requested("job", key="other.wav"))
+    cluster.turn(coordinator)
+    (letter,) = cluster.broker.records(PREFIX + Topic.DEAD_LETTERS)
+    assert letter.value == b"{}"
+    assert dict(letter.headers)["dead-letter-code"] == b"JOB_CONFLICT"
+
+
+def test_an_unreadable_event_is_parked_and_the_next_one_is_read() -> None:
+    cluster = Cluster(partitions=1)
+    coordinator, _ = cluster.coordinator()
+    cluster.broker.append(Outgoing(PREFIX + Topic.JOB_EVENTS, b"job", b"\x00garbage"))
+    cluster.tell(requested("job"))
+    cluster.turn(coordinator)
+    assert len(cluster.broker.records(PREFIX + Topic.DEAD_LETTERS)) == 1
+    assert len(cluster.seen(Topic.PLAN_WORK, PlanWork)) == 1
+
+
+def test_a_late_duplicate_of_an_evicted_job_starts_nothing() -> None:
+    cluster = Cluster(known={"job": KnownResult(1, requested("job").request_digest)})
+    coordinator, _ = cluster.coordinator()
+    cluster.tell(requested("job"))
+    cluster.turn(coordinator)
+    assert cluster.seen(Topic.PLAN_WORK, PlanWork) == []
+    assert cluster.broker.records(PREFIX + Topic.DEAD_LETTERS) == []
+
+
+def test_events_without_effect_move_the_position_too() -> None:
+    cluster = Cluster(partitions=1)
+    coordinator, _ = cluster.coordinator()
+    cluster.tell(transcribed("nobody", 0))
+    cluster.turn(coordinator, times=8)
+    assert cluster.broker.lag(PREFIX + Topic.JOB_EVENTS, GROUP) == 0
