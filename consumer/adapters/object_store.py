@@ -168,7 +168,9 @@ class S3Store:
                 part_size=PART_BYTES,
                 num_parallel_uploads=PARALLEL_PARTS,
             )
-        return ObjectStat(bucket, key, counted.total_bytes, stored.etag or "", stored.version_id, content_type)
+        return ObjectStat(
+            bucket, key, counted.total_bytes, stored.etag or "", _version(stored.version_id), content_type
+        )
 
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
         place, pending, asked = self._place(bucket), iter(keys), 0
@@ -191,7 +193,7 @@ class S3Store:
                 self._ask_for_reason(place)
                 raise
         return ObjectStat(
-            place.bucket, place.key, found.size or 0, found.etag or "", found.version_id, found.content_type
+            place.bucket, place.key, found.size or 0, found.etag or "", _version(found.version_id), found.content_type
         )
 
     def _ask_for_reason(self, place: Place) -> None:
@@ -326,6 +328,11 @@ class _Counted:
 def _etag_of(response: urllib3.BaseHTTPResponse | io.BytesIO) -> str | None:
     headers = getattr(response, "headers", {})
     return headers.get("etag", "").strip('"') or None
+
+
+def _version(version_id: str | None) -> str | None:
+    """A bucket that keeps no versions says so by silence, or by the word null."""
+    return None if version_id == "null" else version_id
 
 
 def _next_block(place: Place, response: urllib3.BaseHTTPResponse | io.BytesIO, size: int) -> bytes:
