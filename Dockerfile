@@ -1,26 +1,34 @@
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# ── dependencies: the locked environment. This large layer changes with the lock only, not with the code ──
-FROM ${BASE_IMAGE} AS dependencies
+# ── uv, which is not shipped ──
+FROM ${BASE_IMAGE} AS uv
 ARG UV_VERSION=0.13.9
-# speech: decoders and models. "speech demo" adds the embedded demo's object store. Empty: a light image for the roles
-# intake, coordinate, assemble and cleanup.
-ARG EXTRAS="speech"
 ENV UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_NO_PROGRESS=1 \
-    UV_PROJECT_ENVIRONMENT=/opt/whisperx \
     UV_PYTHON_DOWNLOADS=never
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}"
 WORKDIR /src
+
+# ── lock: what is to be installed, and nothing that is not in the lock ──
+FROM uv AS lock
+# speech: decoders and models. "speech demo" adds the embedded demo's object store. Empty: a light image for the roles
+# intake, coordinate and cleanup.
+ARG EXTRAS="speech"
 COPY pyproject.toml uv.lock ./
+RUN set -- ; for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done ; \
+    /opt/uv/bin/uv export --frozen --no-dev --no-emit-project --quiet --output-file /requirements.txt "$@"
+
+# ── dependencies: a large layer (7 GB), so it depends on the list above only: other changes leave it as it is ──
+FROM uv AS dependencies
+COPY --from=lock /requirements.txt /requirements.txt
 RUN --mount=type=cache,target=/root/.cache/uv \
-    set -- ; for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done ; \
-    /opt/uv/bin/uv sync --frozen --no-dev --no-install-project "$@"
+    /opt/uv/bin/uv venv /opt/whisperx \
+ && /opt/uv/bin/uv pip sync --python /opt/whisperx/bin/python --require-hashes /requirements.txt
 
 # ── program: our own code, beside the environment ──
 FROM dependencies AS program
-COPY README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY consumer consumer
 COPY schemas schemas
 COPY producer_tools producer_tools

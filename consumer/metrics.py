@@ -114,7 +114,7 @@ class Metrics:
         self.records_consumed = self._counter("records_consumed_total", "Records read.", ["topic"])
         self.records_published = self._counter("records_published_total", "Records the broker confirmed.", ["topic"])
         self.transactions = self._counter(
-            "transactions_total", "Transactions by outcome: committed, aborted, unknown, fenced.", ["outcome"]
+            "transactions_total", "Transactions by outcome: committed, aborted, unavailable, in_doubt.", ["outcome"]
         )
         self.transaction_seconds = self._histogram(
             "transaction_seconds", "Seconds from begin to the end of a transaction.", (), REQUEST_BUCKETS_S
