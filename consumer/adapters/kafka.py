@@ -342,8 +342,9 @@ class KafkaTail:
     def __init__(self, settings: KafkaSettings, topic: str, *, partitions: Sequence[int] | None = None) -> None:
         self._topic = topic
         config = consumer_config(settings, f"{settings.group_prefix}tail")
-        config.update({"group.protocol": "classic", "queued.min.messages": 1_000, "enable.partition.eof": True})
-        config.pop("partition.assignment.strategy", None)
+        # It never joins a group, so the group's own settings must only not contradict each other.
+        config.update({"group.protocol": "classic", "session.timeout.ms": 10_000, "max.poll.interval.ms": 300_000})
+        config.update({"queued.min.messages": 1_000, "enable.partition.eof": True})
         self._consumer = Consumer(config, logger=_librdkafka_log)
         if partitions is not None:
             self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])

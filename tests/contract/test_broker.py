@@ -1,0 +1,121 @@
+"""The broker contract on the fake, on the embedded broker and on real Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from consumer.adapters.kafka import KafkaInbox, KafkaTail, PlainOutbox, TransactionalOutbox
+from consumer.adapters.memory_broker import MemoryBroker, MemoryInbox, MemoryOutbox, MemoryTail
+from consumer.broker import Inbox
+from consumer.errors import Fenced, Misconfigured
+from consumer.ports import Outgoing
+from consumer.settings import KafkaSettings
+from demo.embedded.broker import CLIENT_SETTINGS, EmbeddedBroker
+from tests.contract.broker_contract import OUT, WORK, BrokerContract, Lab, TransactionContract, Watcher
+from tests.servers.kafka import Kafka
+
+
+@dataclass
+class MemoryLab:
+    broker: MemoryBroker = field(default_factory=lambda: MemoryBroker({WORK: 2, OUT: 1}))
+
+    def topic(self, name: str) -> str:
+        return name
+
+    def inbox(self, name: str, group: str = "group") -> MemoryInbox:
+        return MemoryInbox(self.broker, name, group)
+
+    def outbox(self, name: str = "one") -> MemoryOutbox:
+        return MemoryOutbox(self.broker)
+
+    def tail(self, name: str) -> MemoryTail:
+        return MemoryTail(self.broker, name)
+
+
+class TestMemoryBroker(TransactionContract):
+    @pytest.fixture()
+    def lab(self) -> MemoryLab:
+        return MemoryLab()
+
+    def push_out(self, inbox: Inbox, watcher: Watcher) -> None:
+        assert isinstance(inbox, MemoryInbox)
+        inbox._broker.expire(inbox)
+
+
+@dataclass
+class KafkaLab:
+    settings: KafkaSettings
+    transactions: bool = True
+
+    def topic(self, name: str) -> str:
+        return self.settings.topic_prefix + name
+
+    def inbox(self, name: str, group: str = "group") -> KafkaInbox:
+        return KafkaInbox(self.settings, self.topic(name), self.settings.group_prefix + group)
+
+    def outbox(self, name: str = "one") -> TransactionalOutbox | PlainOutbox:
+        if not self.transactions:
+            return PlainOutbox(self.settings)
+        return TransactionalOutbox(self.settings, f"{self.settings.group_prefix}{name}")
+
+    def tail(self, name: str) -> KafkaTail:
+        return KafkaTail(self.settings, self.topic(name))
+
+
+@pytest.mark.servers()
+class TestKafka(TransactionContract):
+    @pytest.fixture(params=["classic", "consumer"])
+    def lab(self, request: pytest.FixtureRequest, kafka: Kafka, topic_prefix: str) -> KafkaLab:
+        for name, partitions in ((WORK, 2), (OUT, 1)):
+            kafka.create_topic(topic_prefix + name, partitions)
+        settings = KafkaSettings(
+            bootstrap_servers=kafka.bootstrap_servers,
+            topic_prefix=topic_prefix,
+            group_prefix=topic_prefix,
+            group_protocol=request.param,
+            session_timeout_s=6,
+            max_poll_interval_s=6,
+        )
+        return KafkaLab(settings)
+
+    def push_out(self, inbox: Inbox, watcher: Watcher) -> None:
+        """Not polling for longer than the poll interval: the client leaves the group by itself."""
+        assert isinstance(inbox, KafkaInbox)
+        time.sleep(8)  # the very thing under test is the passing of time without a poll
+
+    def test_a_second_process_under_the_same_id_fences_the_first(self, lab: KafkaLab) -> None:
+        first, second = lab.outbox("same"), lab.outbox("same")
+        first.publish([Outgoing(lab.topic(OUT), b"k", b"1")], [])
+        second.publish([Outgoing(lab.topic(OUT), b"k", b"2")], [])
+        with pytest.raises(Fenced):
+            first.publish([Outgoing(lab.topic(OUT), b"k", b"3")], [])
+        assert [record.value for record in lab.tail(OUT).read_to_end(0, 30)] == [b"1", b"2"]
+
+    def test_a_missing_topic_is_said_with_what_to_do(self, lab: KafkaLab) -> None:
+        with pytest.raises(Misconfigured, match="topics create"):
+            lab.tail("missing").follow()
+
+
+class TestEmbeddedBroker(BrokerContract):
+    """Groups and plain commits work; transactions are the known gap, and `PlainOutbox` does without."""
+
+    @pytest.fixture()
+    def lab(self) -> Iterator[KafkaLab]:
+        prefix = "t."
+        with EmbeddedBroker({prefix + WORK: 2, prefix + OUT: 1}) as broker:
+            settings = KafkaSettings(
+                bootstrap_servers=broker.bootstrap_servers,
+                topic_prefix=prefix,
+                group_protocol="consumer",
+                extra={name: str(value).lower() for name, value in CLIENT_SETTINGS.items()},
+            )
+            yield KafkaLab(settings, transactions=False)
+
+
+def test_the_labs_have_the_shape_that_the_contract_asks_for() -> None:
+    lab: Lab = MemoryLab()
+    assert lab.topic(WORK) == WORK
