@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib import resources
+from importlib.resources.abc import Traversable
 from typing import Any, Protocol, TypeVar
 
 import fastavro
@@ -205,13 +206,15 @@ def _fingerprint(event: type[Event]) -> bytes:
 @cache
 def _shipped() -> dict[bytes, Schema]:
     """Parsed schemas by fingerprint: ours, and the earlier versions of them in `schemas/previous`."""
-    schemas = {_fingerprint(event): contracts.parsed_schema_of(event) for event in contracts.EVENTS}
-    previous = resources.files("schemas") / "previous"
-    for file in previous.iterdir() if previous.is_dir() else ():
-        if file.name.endswith(".avsc"):
-            schema = contracts.parse(json.loads(file.read_text(encoding="utf-8")))
-            schemas.setdefault(contracts.fingerprint(schema), schema)
-    return schemas
+    ours = {_fingerprint(event): contracts.parsed_schema_of(event) for event in contracts.EVENTS}
+    return _schemas_in(resources.files("schemas") / "previous") | ours
+
+
+def _schemas_in(folder: Traversable) -> dict[bytes, Schema]:
+    """Parsed schemas of a folder by fingerprint; none when there is no such folder."""
+    files = [file for file in folder.iterdir() if file.name.endswith(".avsc")] if folder.is_dir() else []
+    parsed = [contracts.parse(json.loads(file.read_text(encoding="utf-8"))) for file in files]
+    return {contracts.fingerprint(schema): schema for schema in parsed}
 
 
 def _shipped_with(mark: bytes) -> Schema:

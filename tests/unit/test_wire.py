@@ -10,6 +10,7 @@ import struct
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -485,10 +486,13 @@ class TestStrangers:
         with pytest.raises(UnreadableEvent, match="cannot be used"):
             Codec(FakeRegistry(schema), "here").read_request(confluent(len(EVENTS), b""))
 
-    def test_an_earlier_version_that_we_ship_is_read_without_a_registry(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_earlier_version_that_we_ship_is_read_without_a_registry(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         earlier = copy.deepcopy(schema_of(JobControl))
         earlier["fields"] = [field for field in earlier["fields"] if field["name"] != "reason"]
-        mark, parsed = contracts.fingerprint(earlier), contracts.parse(earlier)
-        monkeypatch.setattr(wire, "_shipped", lambda: {mark: parsed})
-        record = received(b"\xc3\x01" + mark + body(earlier, contracts.to_avro(CANCEL)))
+        (tmp_path / "JobControl-1.avsc").write_text(json.dumps(earlier))
+        (tmp_path / "notes.txt").write_text("not a schema")
+        monkeypatch.setattr(wire, "_shipped", lambda: wire._schemas_in(tmp_path))
+        record = received(b"\xc3\x01" + contracts.fingerprint(earlier) + body(earlier, contracts.to_avro(CANCEL)))
         assert Codec(None, "here").decode(record, (JobControl,)) == CANCEL
