@@ -104,11 +104,11 @@ def _in_order(turns: Iterable[Turn]) -> list[Turn]:
 
 
 def _borders(turns: Iterable[Turn]) -> list[tuple[float, int, str]]:
-    """(time, +1 or -1, speaker), sorted; at one time the starts come first, so that no count goes below zero."""
+    """(time, +1 or -1, speaker), sorted."""
     real = [turn for turn in turns if turn.end_s > turn.start_s]
     starts = [(turn.start_s, 1, turn.speaker) for turn in real]
     ends = [(turn.end_s, -1, turn.speaker) for turn in real]
-    return sorted(starts + ends, key=lambda border: (border[0], -border[1], border[2]))
+    return sorted(starts + ends)
 
 
 def _append(regions: list[Overlap], region: Overlap) -> None:

@@ -119,3 +119,18 @@ def test_white_space_inside_a_word_breaks_no_cue() -> None:
 
 def test_a_segment_of_nothing_but_space_makes_no_cue() -> None:
     assert make_cues([Segment(0, 1, "  ")], SubtitleOptions(), written_labels=True) == []
+
+
+NARROW = SubtitleOptions(max_line_width=10, max_line_count=1)
+
+
+def test_words_whose_times_run_backwards_stay_in_the_order_of_the_text() -> None:
+    words = (Word("monday", 5.0, 5.5), Word("tuesday", 1.0, 1.5), Word("sunday", 14.0, 14.5))
+    cues = make_cues([Segment(0, 15, " monday tuesday sunday", words)], NARROW, written_labels=False)
+    assert [(cue.start_ms, *cue.lines) for cue in cues] == [(5000, "monday"), (5000, "tuesday"), (14000, "sunday")]
+
+
+def test_words_without_times_behind_the_end_of_their_segment_stay_last() -> None:
+    words = (Word("monday", 1.0, 9.5), Word("tuesday"), Word("sunday"))
+    cues = make_cues([Segment(0, 2, " monday tuesday sunday", words)], NARROW, written_labels=False)
+    assert [(cue.start_ms, *cue.lines) for cue in cues] == [(1000, "monday"), (9500, "tuesday"), (9500, "sunday")]

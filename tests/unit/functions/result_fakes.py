@@ -1,73 +1,37 @@
-"""What assembly and cleanup work with in tests: a store in a dict, an attempt, and an engine that joins speakers."""
+"""What assembly and cleanup work with in tests: a store, an attempt, and an engine that joins speakers."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import BinaryIO
+from collections.abc import Iterable, Mapping, Sequence
 
+from consumer.adapters.memory_store import MemoryStore
 from consumer.core.speech import Activity, ChunkSpeech, ChunkTask, Diarization, Language, Progress, Samples, Turn
-from consumer.errors import MissingObject
 from consumer.events import Event, JobOptions
-from consumer.ports import ObjectStat, PutOutcome
+from consumer.ports import PutOutcome
 
 
-class DictStore:
-    """An object store in a dict, which remembers in which order it was written to."""
+class WatchedStore(MemoryStore):
+    """The store in memory, with notes on what was written in which order and deleted together."""
 
-    def __init__(self, objects: dict[tuple[str, str], bytes] | None = None) -> None:
-        self.objects = objects if objects is not None else {}
+    def __init__(self, objects: Mapping[tuple[str, str], bytes] | None = None) -> None:
+        super().__init__("work", "results", "calls")
+        for (bucket, key), data in (objects or {}).items():
+            super().put(bucket, key, data)
         self.written: list[str] = []
         self.deleted_together: list[int] = []
 
-    def stat(self, bucket: str, key: str, version_id: str | None = None) -> ObjectStat:
-        data = self.get(bucket, key)
-        return ObjectStat(bucket, key, len(data), _etag(data), version_id)
-
-    def read_range(
-        self, bucket: str, key: str, start: int, length: int, *, etag: str | None = None, version_id: str | None = None
-    ) -> bytes:
-        return self.get(bucket, key)[start : start + length]
-
-    def get(self, bucket: str, key: str, *, etag: str | None = None, version_id: str | None = None) -> bytes:
-        if (bucket, key) not in self.objects:
-            raise MissingObject(f"{bucket}/{key} is not there", bucket=bucket, key=key)
-        return self.objects[bucket, key]
-
-    def stream(self, bucket: str, key: str, *, block_bytes: int = 1 << 20) -> Iterator[bytes]:
-        yield self.get(bucket, key)
-
-    def put_new(self, bucket: str, key: str, data: bytes, content_type: str = "application/octet-stream") -> PutOutcome:
-        if (bucket, key) in self.objects:
-            return PutOutcome(created=False, etag=_etag(self.objects[bucket, key]))
-        return self.put(bucket, key, data, content_type)
-
     def put(self, bucket: str, key: str, data: bytes, content_type: str = "application/octet-stream") -> PutOutcome:
-        self.objects[bucket, key] = data
         self.written.append(key)
-        return PutOutcome(created=True, etag=_etag(data))
-
-    def upload(
-        self, bucket: str, key: str, source: BinaryIO, content_type: str = "application/octet-stream"
-    ) -> ObjectStat:
-        self.put(bucket, key, source.read(), content_type)
-        return self.stat(bucket, key)
-
-    def list_keys(self, bucket: str, prefix: str) -> Iterator[str]:
-        return (key for of_bucket, key in self.objects if of_bucket == bucket and key.startswith(prefix))
+        return super().put(bucket, key, data, content_type)
 
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
-        asked = list(keys)
-        for key in asked:
-            self.objects.pop((bucket, key), None)
-        self.deleted_together.append(len(asked))
-        return len(asked)
+        self.deleted_together.append(super().delete(bucket, keys))
+        return self.deleted_together[-1]
 
-    def bucket_exists(self, bucket: str) -> bool:
-        return any(of_bucket == bucket for of_bucket, _ in self.objects)
-
-    def make_bucket(self, bucket: str) -> None:
-        """Buckets come with their first object."""
+    def contents(self) -> dict[tuple[str, str], bytes]:
+        """Everything that is stored, by bucket and key."""
+        keys = [(bucket, key) for bucket in ("work", "results", "calls") for key in self.list_keys(bucket, "")]
+        return {(bucket, key): self.get(bucket, key) for bucket, key in keys}
 
 
 class FakeAttempt:
@@ -123,7 +87,3 @@ class JoiningEngine:
 
     def transcribe(self, task: ChunkTask, progress: Progress) -> ChunkSpeech:
         raise AssertionError("the assembler recognises nothing")
-
-
-def _etag(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:32]

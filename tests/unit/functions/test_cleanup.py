@@ -6,7 +6,7 @@ from consumer.errors import Cancelled
 from consumer.events import JobStatus
 from consumer.functions.cleanup import BATCH, CleanUp
 from consumer.work import CleanupFinished, CleanupWork
-from tests.unit.functions.result_fakes import DictStore, FakeAttempt
+from tests.unit.functions.result_fakes import FakeAttempt, WatchedStore
 
 LEFT = {("work", f"work/job-1/1/chunks/{index:05d}.pcm"): b"x" for index in range(3)}
 OTHERS = {
@@ -24,34 +24,34 @@ def _work(status: JobStatus) -> CleanupWork:
 @pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.CANCELLED])
 @pytest.mark.parametrize("keep", [True, False])
 def test_everything_of_a_finished_run_goes_and_nothing_else(status: JobStatus, keep: bool) -> None:
-    store = DictStore({**LEFT, **OTHERS})
+    store = WatchedStore({**LEFT, **OTHERS})
     answer = CleanUp(store, "work", keep)(_work(status), FakeAttempt())
     assert answer == CleanupFinished(job_id="job-1", run=1, removed=3)
-    assert store.objects == OTHERS
+    assert store.contents() == OTHERS
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.UNKNOWN])
 @pytest.mark.parametrize(("keep", "removed"), [(True, 0), (False, 3)])
 def test_the_work_of_a_failed_run_is_kept_if_the_settings_say_so(status: JobStatus, keep: bool, removed: int) -> None:
-    store = DictStore({**LEFT, **OTHERS})
+    store = WatchedStore({**LEFT, **OTHERS})
     assert CleanUp(store, "work", keep)(_work(status), FakeAttempt()).removed == removed
-    assert len(store.objects) == len(LEFT) + len(OTHERS) - removed
+    assert len(store.contents()) == len(LEFT) + len(OTHERS) - removed
 
 
 def test_cleaning_twice_is_no_error() -> None:
-    clean_up = CleanUp(DictStore(dict(LEFT)), "work", True)
+    clean_up = CleanUp(WatchedStore(dict(LEFT)), "work", True)
     clean_up(_work(JobStatus.COMPLETED), FakeAttempt())
     assert clean_up(_work(JobStatus.COMPLETED), FakeAttempt()).removed == 0
 
 
 def test_a_cancelled_job_is_cleaned_up_although_its_attempts_are_cancelled() -> None:
-    answer = CleanUp(DictStore(dict(LEFT)), "work", True)(
+    answer = CleanUp(WatchedStore(dict(LEFT)), "work", True)(
         _work(JobStatus.CANCELLED), FakeAttempt(stop=Cancelled("job-1 was cancelled"))
     )
     assert answer.removed == 3
 
 
 def test_many_objects_go_in_batches() -> None:
-    store = DictStore({("work", f"work/job-1/1/{number}"): b"" for number in range(2 * BATCH + 1)})
+    store = WatchedStore({("work", f"work/job-1/1/{number}"): b"" for number in range(2 * BATCH + 1)})
     assert CleanUp(store, "work", True)(_work(JobStatus.COMPLETED), FakeAttempt()).removed == 2 * BATCH + 1
     assert store.deleted_together == [BATCH, BATCH, 1]
