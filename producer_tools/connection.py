@@ -57,11 +57,15 @@ class Connection:
         return self.settings.kafka.topic_prefix + topic
 
     def codec(self) -> Codec:
-        if not self.settings.registry.url:
+        registry = self.settings.registry
+        if not registry.url:
             return Codec(None, SOURCE)
         from consumer.adapters.registry import ConfluentRegistry
 
-        return Codec(ConfluentRegistry(self.settings.registry), SOURCE)
+        password = registry.password.get_secret_value()
+        # Only the service registers schemas: a sender looks them up, and needs no right to write.
+        client = ConfluentRegistry(registry.url, username=registry.username, password=password, auto_register=False)
+        return Codec(client, SOURCE)
 
     def store(self) -> ObjectStore:
         from consumer.adapters.object_store import S3Store
