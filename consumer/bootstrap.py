@@ -94,7 +94,18 @@ class Parts:
 
     @property
     def store(self) -> ObjectStore:
-        self._store = self._store or S3Store(self.settings.store)
+        if self._store is None:
+            chosen = self.settings.store
+            self._store = S3Store(
+                chosen.endpoint,
+                chosen.access_key.get_secret_value(),
+                chosen.secret_key.get_secret_value(),
+                session_token=chosen.session_token.get_secret_value() or None,
+                secure=chosen.secure,
+                region=chosen.region,
+                request_timeout_s=chosen.request_timeout_s,
+                ca_file=chosen.ca_file or None,
+            )
         return self._store
 
     @property
@@ -102,7 +113,13 @@ class Parts:
         if self._codec is None:
             registry = None
             if self.settings.registry.url:
-                registry = ConfluentRegistry(self.settings.registry)
+                chosen = self.settings.registry
+                registry = ConfluentRegistry(
+                    chosen.url,
+                    username=chosen.username,
+                    password=chosen.password.get_secret_value(),
+                    auto_register=chosen.auto_register,
+                )
                 registry.prepare(self.settings.kafka.topic_prefix)
             self._codec = Codec(registry, f"/whisperx-consumer/{version()}")
         return self._codec
@@ -214,7 +231,6 @@ def _plan(parts: Parts) -> Loop:
     from consumer.audio.policies import WindowPolicies
     from consumer.core.chunks import ChunkShape
     from consumer.functions.plan import Plan
-
     from consumer.speech.vad import whisperx_scorer
 
     settings = parts.settings

@@ -152,13 +152,15 @@ class WorkHandler(Generic[W]):
             answer = self._patiently(work, attempt)
         except Cancelled:
             log.info("Work is left, its job was cancelled")
+            self._metrics.work_finished.labels(self.role, "stopped").inc()
             return _skipped(work)
         except (Rejected, Unavailable) as error:
+            self._metrics.work_finished.labels(self.role, "failed").inc()
             self._metrics.work_failures.labels(self.role, error.code).inc()
             level = logging.INFO if error.retryable else logging.WARNING
             log.log(level, "Work failed", extra={"code": error.code, "reason": error.message})
             return failure(work, problem_of(error, self.role, getattr(work, "chunk_index", None)))
-        self._metrics.work_finished.labels(self.role).inc()
+        self._metrics.work_finished.labels(self.role, "done").inc()
         return answer
 
     def _patiently(self, work: W, attempt: _EventAttempt) -> Event:
