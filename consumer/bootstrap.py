@@ -100,11 +100,11 @@ class Parts:
                 chosen.endpoint,
                 chosen.access_key.get_secret_value(),
                 chosen.secret_key.get_secret_value(),
-                session_token=chosen.session_token.get_secret_value() or None,
+                session_token=chosen.session_token.get_secret_value(),
                 secure=chosen.secure,
                 region=chosen.region,
                 request_timeout_s=chosen.request_timeout_s,
-                ca_file=chosen.ca_file or None,
+                ca_file=chosen.ca_file,
             )
         return self._store
 
