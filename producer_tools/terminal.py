@@ -22,11 +22,11 @@ def printable(text: str) -> str:
 
 @dataclass
 class Terminal:
-    """The two streams of a command. `drawn` lines at the end of stderr belong to us and may be drawn over."""
+    """The two streams of a command. The lines that were drawn last stand at the end of stderr, to be drawn over."""
 
     out: TextIO
     err: TextIO
-    _drawn: int = field(default=0, init=False)
+    _drawn: list[str] = field(default_factory=list, init=False)
 
     @property
     def interactive(self) -> bool:
@@ -55,17 +55,19 @@ class Terminal:
         shown = list(lines[: height - 1])
         if len(shown) < len(lines):
             shown[-1] = f"... and {len(lines) - len(shown) + 1} more"
-        self.erase()
-        self.err.write("".join(f"{_CLEAR_LINE}{line[: width - 1]}\n" for line in shown))
-        self.err.flush()
-        self._drawn = len(shown)
+        shown = [line[: width - 1] for line in shown]
+        if shown != self._drawn:
+            self.erase()
+            self.err.write("".join(f"{_CLEAR_LINE}{line}\n" for line in shown))
+            self.err.flush()
+            self._drawn = shown
 
     def erase(self) -> None:
         """Take the drawn lines away, so that other lines can come in their place."""
         if self._drawn:
-            self.err.write(f"\x1b[{self._drawn}F\x1b[J")
+            self.err.write(f"\x1b[{len(self._drawn)}F\x1b[J")
             self.err.flush()
-            self._drawn = 0
+            self._drawn = []
 
 
 def _size(stream: TextIO) -> tuple[int, int]:

@@ -55,7 +55,7 @@ def watch(
             terminal.say(f"Not watching any more; the jobs go on. Watch again: {again(watched)}")
             return Exit.INTERRUPTED
     if not done:
-        terminal.say(f"Time is over; {len(watched.unfinished)} jobs go on. Watch again: {again(watched)}")
+        terminal.say(f"Time is over; what has not ended goes on. Watch again: {again(watched)}")
         return Exit.TIMED_OUT
     return of_outcomes(watched.statuses)
 

@@ -120,8 +120,8 @@ class Watched:
         return tuple(job.outcome.status for job in self.jobs if job.outcome is not None)
 
     def lines(self) -> list[str]:
-        """A line for each job; those that still run come first, so that they are seen where room is short."""
-        return [job.line for job in sorted(self.jobs, key=lambda job: job.outcome is not None)]
+        """A line for each job that has not ended."""
+        return [job.line for job in self.unfinished]
 
     def news(self) -> list[str]:
         return [line for job in self.jobs if (line := job.news()) is not None]

@@ -33,6 +33,14 @@ def test_lines_are_drawn_over_the_ones_before() -> None:
     assert screen.getvalue() == "\x1b[2Kone\n\x1b[2Ktwo\n\x1b[2F\x1b[J\x1b[2Kthree\n"
 
 
+def test_what_is_shown_already_is_not_drawn_again() -> None:
+    screen = Screen()
+    terminal = Terminal(io.StringIO(), screen)
+    terminal.draw(["one"])
+    terminal.draw(["one"])
+    assert screen.getvalue() == "\x1b[2Kone\n"
+
+
 def test_talk_takes_the_place_of_drawn_lines() -> None:
     screen = Screen()
     terminal = Terminal(io.StringIO(), screen)

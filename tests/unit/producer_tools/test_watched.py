@@ -82,10 +82,10 @@ def test_without_a_terminal_a_line_comes_when_there_is_something_new() -> None:
     assert job.news() is None
 
 
-def test_of_many_jobs_those_that_run_are_shown_first() -> None:
+def test_of_many_jobs_those_that_run_are_shown() -> None:
     watched = Watched(["a", "b"])
     watched.hear(finished("a"))
     watched.hear(progress("b", 1))
-    assert [line[0] for line in watched.lines()] == ["b", "a"]
+    assert [line[0] for line in watched.lines()] == ["b"]
     assert [job.job_id for job in watched.unfinished] == ["b"]
     assert watched.statuses == (JobStatus.COMPLETED,)
