@@ -16,7 +16,7 @@ def job_id_from_idempotency_key(key: str) -> str:
 
     job_id_from_idempotency_key("call-17") -> 'call-17'
     """
-    return key if _READABLE.match(key) else _hashed("key", key)
+    return key if _READABLE.fullmatch(key) else _hashed("key", key)
 
 
 def job_id_from_cloud_event(source: str, event_id: str) -> str:
