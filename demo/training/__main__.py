@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from demo.training.corpus import Corpus, CorpusSize, synthesise
-from demo.training.espeak import Espeak, MissingSynthesiser
+from demo.training.espeak import MissingSynthesiser
 from demo.training.progress import say
 from demo.training.voices import require_synthesisers
 
@@ -96,13 +96,12 @@ class Run:
     def conversations(self) -> None:
         from demo.training import conversation
 
-        espeak = Espeak()
         for recording, (seed, seconds, speakers) in zip(
             self._recordings(), self.scale.conversations, strict=True
         ):
             if not conversation.truth_file(recording).exists():
                 recording.parent.mkdir(exist_ok=True)
-                conversation.write(recording, seed, seconds, speakers, espeak)
+                conversation.write_in_fresh_process(recording, seed, seconds, speakers)
 
     def summary(self) -> dict[str, Any]:
         from demo.training.evaluate import PlainWhisperX, measure

@@ -195,9 +195,9 @@ def train(corpus: Corpus, state_file: Path, folder: Path, last: int = LAST) -> N
 def save(model: Wav2Vec2ForCTC, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(IDS))
-    names = ("pad", "unk", "word_delimiter")
-    marks = {f"{name}_token": symbol for name, symbol in zip(names, SYMBOLS, strict=False)}
-    marks |= {"bos_token": None, "eos_token": None}
+    names = ("pad", "unk", "word_delimiter", "bos", "eos")
+    symbols = (*SYMBOLS[:3], None, None)
+    marks = {f"{name}_token": symbol for name, symbol in zip(names, symbols, strict=True)}
     vocabulary = str(folder / "vocab.json")
     tokenizer = Wav2Vec2CTCTokenizer(vocabulary, do_lower_case=True, **marks)  # type: ignore[no-untyped-call]
     features = Wav2Vec2FeatureExtractor(do_normalize=False)  # type: ignore[no-untyped-call]

@@ -1,13 +1,16 @@
-"""Conversations of the demo voices with their truth; the same seed gives the same conversation.
+"""Conversations of the demo voices with their truth; the same seed and length give the same conversation.
 
     python -m demo.training.conversation demo/recordings/conversation-90s.flac --seed 1 --seconds 90 --speakers 2
 
-writes the recording and, beside it, conversation-90s.truth.json.
+writes the recording and, beside it, conversation-90s.truth.json. espeak-ng keeps state from call to call, so a seed
+repeats itself to the sample only in a fresh process; one process makes one conversation.
 """
 
 import argparse
 import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -61,17 +64,15 @@ def cast(r: random.Random, speakers: int) -> list[voices.EspeakVoice]:
     return list(chosen.values())
 
 
-def converse(
-    seed: int, seconds: float, speakers: int, espeak: Espeak, *, gain: float = 1.0, noise: float = NOISE
-) -> Conversation:
+def converse(seed: int, seconds: float, speakers: int, espeak: Espeak) -> Conversation:
     """Speakers take turns of one to four sentences until `seconds` are reached; a few seconds more come out."""
     r = random.Random(seed * 104_729 + 11)
     scene = _Scene(r, cast(r, speakers), espeak)
     while scene.duration_s < seconds:
         scene.take_turn(seconds)
     samples = np.concatenate(scene.pieces)
-    samples += np.random.default_rng(seed).standard_normal(len(samples)).astype(np.float32) * noise
-    return Conversation(np.clip(samples * gain, -1, 1).astype(np.float32), tuple(scene.segments))
+    background = np.random.default_rng(seed).standard_normal(len(samples)).astype(np.float32) * NOISE
+    return Conversation(np.clip(samples + background, -1, 1).astype(np.float32), tuple(scene.segments))
 
 
 class _Scene:
@@ -157,20 +158,16 @@ def truth_file(recording: Path) -> Path:
     return recording.with_suffix(".truth.json")
 
 
-def write(
-    recording: Path,
-    seed: int,
-    seconds: float,
-    speakers: int,
-    espeak: Espeak,
-    gain: float = 1.0,
-    noise: float = NOISE,
-) -> None:
+def write(recording: Path, seed: int, seconds: float, speakers: int, espeak: Espeak) -> None:
     """The FLAC file, then its truth: where the truth is, both are whole."""
-    made = converse(seed, seconds, speakers, espeak, gain=gain, noise=noise)
+    made = converse(seed, seconds, speakers, espeak)
     flac.write(recording, made.samples)
-    written = truth(made, seed=seed, gain=gain, noise=noise)
-    truth_file(recording).write_text(json.dumps(written, indent=1) + "\n")
+    truth_file(recording).write_text(json.dumps(truth(made, seed=seed), indent=1) + "\n")
+
+
+def write_in_fresh_process(recording: Path, seed: int, seconds: float, speakers: int) -> None:
+    command = [sys.executable, "-m", __name__, str(recording)]
+    subprocess.run([*command, f"--seed={seed}", f"--seconds={seconds}", f"--speakers={speakers}"], check=True)
 
 
 def main() -> None:
@@ -179,10 +176,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--speakers", type=int, required=True)
-    parser.add_argument("--gain", type=float, default=1.0, help="below 1: quieter, and a smaller file")
-    parser.add_argument("--noise", type=float, default=NOISE, help="level of the background before the gain")
     chosen = parser.parse_args()
-    write(chosen.recording, chosen.seed, chosen.seconds, chosen.speakers, Espeak(), chosen.gain, chosen.noise)
+    write(chosen.recording, chosen.seed, chosen.seconds, chosen.speakers, Espeak())
 
 
 if __name__ == "__main__":
