@@ -1,0 +1,57 @@
+"""What an error of CUDA means. PyTorch and CTranslate2 have exceptions of their own; only the words agree.
+
+CTranslate2 raises a plain RuntimeError for everything, so the message has to be read. Pure: no library is imported.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Meaning(StrEnum):
+    NO_ROOM = "no room"
+    BROKEN = "broken"
+    OTHER = "other"
+
+
+NO_ROOM = (
+    "out of memory",
+    "memory allocation",
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED
+    "cudaerrormemoryallocation",
+    "is probably too large",  # pyannote hides the error of the allocator behind this sentence
+)
+
+BROKEN = (
+    "illegal memory access",
+    "illegal address",
+    "illegal instruction",
+    "misaligned address",
+    "device-side assert",
+    "unspecified launch failure",
+    "launch timed out",
+    "uncorrectable ecc",
+    "hardware stack error",
+    "context is destroyed",
+    "invalid device context",
+    "driver shutting down",
+    "no cuda-capable device is detected",
+    "fallen off the bus",
+    "execution_failed",  # CUBLAS_STATUS_EXECUTION_FAILED, CUDNN_STATUS_EXECUTION_FAILED
+    "cublas_status_internal_error",
+    "cudnn_status_internal_error",
+    "cuda error: unknown error",
+    "cuda failed with error unknown error",
+)
+
+
+def meaning(error: BaseException) -> Meaning:
+    """A broken context may also say that it has no memory, so it is looked for first."""
+    if not isinstance(error, (RuntimeError, MemoryError)):
+        return Meaning.OTHER
+    text = str(error).lower()
+    if any(words in text for words in BROKEN):
+        return Meaning.BROKEN
+    if any(words in text for words in NO_ROOM) or type(error).__name__ == "OutOfMemoryError":
+        return Meaning.NO_ROOM
+    return Meaning.OTHER
