@@ -50,6 +50,9 @@ MAX_REREAD: Final = 20
 
 REREAD_FREE_BYTES: Final = 1 << 26
 
+START_S: Final = 30.0
+"""What a decoder process gets at least to start in, on a busy machine."""
+
 LEAST_CPU_S: Final = 600
 """Processor time that every decoder gets, in seconds."""
 
@@ -80,7 +83,7 @@ class Decoding:
         self._limits = limits
         self._received_bytes = 0
         self._link, self._process = _start(source.size_bytes, media, limits)
-        self._link.settimeout(limits.decoder_stall_s)
+        self._link.settimeout(max(limits.decoder_stall_s, START_S))
         self._facts: Facts | None = None
         self.warnings: tuple[Problem, ...] = ()
 
@@ -92,6 +95,7 @@ class Decoding:
             if kind is not Kind.FACTS:
                 raise self._crashed(f"{kind.name} came before the facts")
             self._facts = self._accepted(self._parsed(protocol.parse_facts, payload))
+            self._link.settimeout(self._limits.decoder_stall_s)
         return self._facts
 
     @property
@@ -141,8 +145,10 @@ class Decoding:
         except TimeoutError as exc:
             stall_s = self._limits.decoder_stall_s
             raise self._limit(f"nothing came from its decoder for {stall_s:g} s") from exc
-        except (BrokenProtocol, ConnectionError) as exc:
+        except BrokenProtocol as exc:
             raise self._crashed(str(exc)) from exc
+        except ConnectionError as exc:
+            raise self._died() from exc
         if message is None:
             raise self._died()
         return message

@@ -41,6 +41,7 @@ from consumer.audio.protocol import (
     send_json,
     send_read,
 )
+from consumer.audio.riff import announced_end
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 DECODERS = (
@@ -53,6 +54,9 @@ DECODERS = (
 
 GUESSED_LENGTHS = ("aac",)
 """Demuxers whose length is a guess from the size of the file and the first bit rates."""
+
+HEAD_BYTES = 1 << 16
+"""How much of a file is looked at for the length that its header announces."""
 
 MAX_DAMAGED_IN_A_ROW = 5_000
 """Packets without a sample after which the rest is given up: two minutes of MP3."""
@@ -179,11 +183,15 @@ def _pcm(frame: AudioFrame) -> bytes:
 
 
 class Decoding:
-    """One pass over the sound track. `ending` tells, afterwards, how it went."""
+    """One pass over the sound track. `ending` tells, afterwards, how it went.
 
-    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
+    `missing_bytes` is what the header announced beyond the end of the file, as far as that is known beforehand.
+    """
+
+    def __init__(self, container: InputContainer, stream: AudioStream, missing_bytes: int = 0) -> None:
         self._container = container
         self._stream = stream
+        self._missing_bytes = missing_bytes
         self._damaged = 0
         self._damaged_in_a_row = 0
         self._broken_off: str | None = None
@@ -204,6 +212,8 @@ class Decoding:
 
     def _missing(self, facts: Facts) -> str | None:
         """More than a second, and more than a hundredth, less than the container says: the file was cut."""
+        if self._missing_bytes > 0:
+            return f"{self._missing_bytes} bytes are missing"
         decoded_s = self._sent_bytes / BYTES_PER_SAMPLE / SAMPLE_RATE_HZ
         hint_s = facts.duration_hint_s or 0.0
         if facts.hint_is_exact and hint_s - decoded_s > max(1.0, hint_s / 100):
@@ -243,11 +253,14 @@ class Decoding:
 
 def decode(link: socket.socket, size_bytes: int, demuxer: str) -> None:
     """Send facts, samples and the ending. Raises CannotDecode."""
-    with open_container(ServedFile(link, size_bytes), demuxer) as container:
+    file = ServedFile(link, size_bytes)
+    missing_bytes = (announced_end(file.read(HEAD_BYTES)) or 0) - size_bytes
+    file.seek(0)
+    with open_container(file, demuxer) as container:
         stream = choose_stream(container)
         facts = facts_of(container, stream, size_bytes)
         send_json(link, Kind.FACTS, facts)
-        decoding = Decoding(container, stream)
+        decoding = Decoding(container, stream, missing_bytes)
         for block in gathered(decoding.pcm()):
             send(link, Kind.PCM, block)
         send_json(link, Kind.END, decoding.ending(facts))

@@ -1,0 +1,213 @@
+"""Every container decodes to what ffmpeg's command line gives, and nothing that is wrong with a file escapes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from consumer.audio import decode as decode_module
+from consumer.audio.decode import decode
+from consumer.audio.sniff import MP3, WAV, sniff
+from consumer.errors import (
+    DecoderCrashed,
+    DecoderLimit,
+    EmptyRecording,
+    NoSoundTrack,
+    RecordingTooLong,
+    StoreUnavailable,
+    UnreadableAudio,
+    UnsupportedMedia,
+)
+from consumer.settings import LimitSettings
+from tests import media
+from tests.unit.audio.sources import BytesSource, decode_all, read_out
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="compares with ffmpeg's command line")
+
+
+def ffmpeg(data: bytes, folder: Path) -> NDArray[np.int16]:
+    """What whisperx decodes: the arguments of `whisperx.audio.load_audio`."""
+    path = media.write(folder, "recording", data)
+    command = ["ffmpeg", "-nostdin", "-threads", "0", "-i", str(path)]
+    command += ["-f", "s16le", "-ac", "1", "-acodec", "pcm_s16le", "-ar", "16000", "-"]
+    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, dtype=np.int16)
+
+
+class TestEveryFormat:
+    @pytest.mark.parametrize("name", media.FORMATS)
+    def test_decodes_to_its_length_and_its_tone(self, name: str) -> None:
+        rate_hz = 48_000 if "opus" in name else 44_100
+        decoded = decode_all(media.FORMATS[name](media.tone(5, rate_hz, 2), rate_hz))
+        assert decoded.channels == 2
+        assert decoded.sample_rate_hz == rate_hz
+        assert len(decoded.samples) / 16_000 == pytest.approx(5, abs=0.1)
+        assert decoded.warnings == ()
+        spectrum = np.abs(np.fft.rfft(decoded.samples[8_000:72_000].astype(np.float64)))
+        assert {int(i) // 4 for i in np.argsort(spectrum)[-2:]} <= {439, 440, 879, 880}  # 0.25 Hz per bin
+
+    @needs_ffmpeg
+    @pytest.mark.parametrize("name", ["wav-s16", "flac", "mkv-with-video"])
+    def test_of_16_khz_mono_is_identical_to_ffmpeg(self, name: str, tmp_path: Path) -> None:
+        data = media.FORMATS[name](media.tone(5), 16_000)
+        assert np.array_equal(decode_all(data).samples, ffmpeg(data, tmp_path))
+
+    @needs_ffmpeg
+    @pytest.mark.parametrize("name", sorted(set(media.FORMATS) - {"webm-opus", "ogg-opus", "ogg-vorbis"}))
+    def test_of_44100_hz_stereo_is_what_ffmpeg_gives(self, name: str, tmp_path: Path) -> None:
+        """Within 20 ms of length, and within the last bits of another version's resampler and decoder."""
+        data = media.FORMATS[name](media.tone(5, 44_100, 2), 44_100)
+        ours, theirs = decode_all(data).samples, ffmpeg(data, tmp_path)
+        assert len(ours) == pytest.approx(len(theirs), abs=320)
+        both = min(len(ours), len(theirs))
+        assert np.abs(ours[:both].astype(int) - theirs[:both].astype(int)).max() <= 4
+
+    @needs_ffmpeg
+    @pytest.mark.parametrize("name", ["ogg-opus", "webm-opus"])
+    def test_of_opus_is_what_ffmpeg_gives(self, name: str, tmp_path: Path) -> None:
+        data = media.FORMATS[name](media.tone(5, 48_000, 2), 48_000)
+        ours, theirs = decode_all(data).samples, ffmpeg(data, tmp_path)
+        assert len(ours) == pytest.approx(len(theirs), abs=320)
+        both = min(len(ours), len(theirs))
+        assert np.abs(ours[:both].astype(int) - theirs[:both].astype(int)).max() <= 16
+
+    @needs_ffmpeg
+    def test_of_vorbis_is_what_ffmpeg_gives(self, tmp_path: Path) -> None:
+        """With the encoder that everybody uses; the one in PyAV is experimental, and decoders differ over its work."""
+        wav = media.write(tmp_path, "talk.wav", media.wav(media.tone(5, 44_100, 2), 44_100))
+        ogg = tmp_path / "talk.ogg"
+        subprocess.run(["ffmpeg", "-v", "error", "-i", str(wav), "-c:a", "libvorbis", str(ogg)], check=True)
+        ours, theirs = decode_all(ogg.read_bytes()).samples, ffmpeg(ogg.read_bytes(), tmp_path)
+        assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 4
+
+    def test_with_its_index_at_the_end_is_not_read_twice(self) -> None:
+        source = BytesSource(media.FORMATS["m4a-index-at-end"](media.tone(400), 16_000))
+        assert source.size_bytes > 2 << 20
+        decode_all(source)
+        assert sum(length for _, length in source.reads) <= source.size_bytes + (2 << 20)
+
+
+class TestAFileThatBreaksOff:
+    @pytest.mark.parametrize("name", ["wav-s16", "mp3-cbr", "mp3-vbr", "flac", "m4a-index-in-front"])
+    def test_is_used_as_far_as_it_goes_with_a_warning(self, name: str) -> None:
+        data = media.FORMATS[name](media.tone(20), 16_000)
+        decoded = decode_all(data[: len(data) * 6 // 10])
+        assert 8 < len(decoded.samples) / 16_000 < 14
+        assert [w.code for w in decoded.warnings] == ["RECORDING_TRUNCATED"]
+
+    def test_is_refused_when_nothing_can_be_decoded(self) -> None:
+        data = media.FORMATS["m4a-index-at-end"](media.tone(20), 16_000)
+        with pytest.raises(UnreadableAudio, match="upload it again"):
+            decode_all(data[: len(data) // 2])
+
+    def test_has_its_damaged_packets_counted(self) -> None:
+        data = bytearray(media.FORMATS["flac"](media.tone(20), 16_000))
+        for at in range(len(data) // 3, len(data) * 2 // 3):
+            data[at] ^= 0x5A
+        decoded = decode_all(bytes(data))
+        assert len(decoded.samples) > 5 * 16_000
+        assert {w.code for w in decoded.warnings} <= {"RECORDING_TRUNCATED", "RECORDING_DAMAGED"}
+        assert decoded.warnings
+
+
+class TestAFileIsRefused:
+    @pytest.mark.parametrize(
+        "data", [media.wav_header(0), media.wav_header(32_000)], ids=["announces nothing", "announces a second"]
+    )
+    def test_when_it_is_a_header_only(self, data: bytes) -> None:
+        with pytest.raises((EmptyRecording, UnreadableAudio)):
+            decode_all(data)
+
+    def test_when_it_has_pictures_only(self) -> None:
+        with pytest.raises(NoSoundTrack):
+            decode_all(media.silent_film())
+
+    def test_when_it_is_noise_behind_a_good_start(self) -> None:
+        noise = np.random.default_rng(1).bytes(200_000)
+        with pytest.raises((UnreadableAudio, NoSoundTrack, EmptyRecording, UnsupportedMedia)):
+            decode_all(media.FORMATS["m4a-index-in-front"](media.tone(1), 16_000)[:40] + noise)
+
+    def test_when_its_codec_is_not_on_the_list(self) -> None:
+        with pytest.raises(UnsupportedMedia, match="convert"):
+            decode_all(media.encode(media.tone(1), 16_000, "wav", "adpcm_yamaha"))
+
+    def test_when_it_has_too_many_channels_or_too_high_a_rate(self) -> None:
+        with pytest.raises(UnsupportedMedia, match="6 channels"):
+            decode_all(media.wav(media.tone(0.1, channels=6)), LimitSettings(max_channels=4))
+        with pytest.raises(UnsupportedMedia, match="96000 Hz"):
+            decode_all(media.wav(media.tone(0.1, 96_000), 96_000), LimitSettings(max_sample_rate_hz=48_000))
+
+    def test_when_it_is_longer_than_its_header_admits(self) -> None:
+        data = media.FORMATS["mp3-without-id3"](media.tone(30), 16_000)
+        with pytest.raises(RecordingTooLong):
+            decode_all(data, LimitSettings(max_duration_s=10))
+
+    def test_when_it_expands_beyond_measure(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(decode_module, "EXPANSION_FREE_BYTES", 1 << 20)
+        monkeypatch.setattr(decode_module, "MAX_EXPANSION", 100)
+        with pytest.raises(DecoderLimit, match="expands"):
+            decode_all(media.encode(media.silence(600), 16_000, "flac", "flac"))
+
+    def test_when_it_makes_us_read_it_over_and_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(decode_module, "REREAD_FREE_BYTES", -(1 << 40))
+        with pytest.raises(DecoderLimit, match="times over"):
+            decode_all(media.wav(media.tone(1)))
+
+
+class TestTheDecoderProcess:
+    def test_that_dies_may_be_tried_again(self) -> None:
+        source = BytesSource(media.wav(media.tone(300)))
+        with decode(source, WAV, LimitSettings()) as decoding:
+            blocks = decoding.blocks()
+            next(blocks)
+            os.kill(decoding.process_id, signal.SIGSEGV)
+            with pytest.raises(DecoderCrashed, match="SIGSEGV"):
+                list(blocks)
+
+    def test_that_says_nothing_is_ended(self) -> None:
+        source = BytesSource(media.wav(media.tone(300)))
+        with decode(source, WAV, LimitSettings(decoder_stall_s=0.2)) as decoding:
+            blocks = decoding.blocks()
+            os.kill(decoding.process_id, signal.SIGSTOP)
+            with pytest.raises(DecoderLimit, match=r"0\.2 s"):
+                list(blocks)
+        with pytest.raises(ProcessLookupError):
+            os.kill(decoding.process_id, 0)
+
+    def test_that_is_not_wanted_any_more_is_ended(self) -> None:
+        with decode(BytesSource(media.wav(media.tone(300))), WAV, LimitSettings()) as decoding:
+            next(decoding.blocks())
+        with pytest.raises(ProcessLookupError):
+            os.kill(decoding.process_id, 0)
+
+    def test_is_ended_too_when_the_store_fails(self) -> None:
+        def fail(offset: int) -> None:
+            if offset:
+                raise StoreUnavailable("the store does not answer")
+
+        source = BytesSource(media.wav(media.tone(300)), before_read=fail)
+        with decode(source, WAV, LimitSettings()) as decoding, pytest.raises(StoreUnavailable):
+            read_out(decoding)
+        with pytest.raises(ProcessLookupError):
+            os.kill(decoding.process_id, 0)
+
+    def test_reads_a_file_only_with_the_demuxer_of_its_type(self) -> None:
+        """The allow-list decides; FFmpeg may not find out better by itself."""
+        flac = BytesSource(media.FORMATS["flac"](media.tone(3), 16_000))
+        assert sniff(flac).demuxer == "flac"
+        with pytest.raises(UnreadableAudio), decode(flac, WAV, LimitSettings()) as decoding:
+            read_out(decoding)
+
+    def test_keeps_to_a_store_that_gives_too_little(self) -> None:
+        source = BytesSource(media.wav(media.tone(3)))
+        source.data = source.data[:1000]
+        short = BytesSource(source.data)
+        short.read = lambda offset, length: source.data[offset : offset + length][:-1]  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable, match="try again"), decode(short, MP3, LimitSettings()):
+            pass
