@@ -53,7 +53,7 @@ from demo.embedded.broker import CLIENT_SETTINGS, EmbeddedBroker
 from demo.embedded.store import EmbeddedStore
 
 RECORDINGS = "recordings"
-DEMO_MODEL = Path(__file__).parent / "models"
+DEMO_MODEL = Path(__file__).parent / "models" / "tiny"
 TOPICS = TopicSettings(
     work_partitions=1, state_partitions=1, public_partitions=1, replication_factor=1, min_insync_replicas=1
 )

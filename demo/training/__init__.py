@@ -14,7 +14,7 @@ The files in the order in which the work goes:
     convert        the recogniser for CTranslate2
     conversation   conversations with their truth, for the evaluation and the recordings
     evaluate       word, word time and speaker errors of plain WhisperX
-    install        finished models into demo/models, when they are good enough
+    install        finished models into demo/models/tiny, when they are good enough
 
 `resumable` and `progress` hold what the three trainings share: a killed run goes on where it was.
 """

@@ -18,7 +18,7 @@ import yaml
 from pyannote.audio import Model
 from pyannote.audio.core.task import Problem, Resolution, Specifications
 
-CLASS_FILE = Path(__file__).parents[1] / "models" / "diarization" / "tiny_xvector.py"
+CLASS_FILE = Path(__file__).parents[1] / "models" / "tiny" / "diarization" / "tiny_xvector.py"
 if str(CLASS_FILE.parent) not in sys.path:
     sys.path.append(str(CLASS_FILE.parent))
 

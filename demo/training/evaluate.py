@@ -1,6 +1,6 @@
 """Plain WhisperX with the demo models on recordings whose truth is known.
 
-    python -m demo.training.evaluate demo/models demo/recordings/conversation-90s.flac ...
+    python -m demo.training.evaluate demo/models/tiny demo/recordings/conversation-90s.flac ...
 
 prints one JSON line for each recording: word error rate, errors of the word times, diarization error rate, speakers.
 """
@@ -181,7 +181,7 @@ def _right_speakers(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", type=Path, help="a model directory, such as demo/models")
+    parser.add_argument("models", type=Path, help="a model directory, such as demo/models/tiny")
     parser.add_argument("recordings", type=Path, nargs="+", help="FLAC files with a .truth.json beside them")
     chosen = parser.parse_args()
     whisperx = PlainWhisperX(chosen.models)

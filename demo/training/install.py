@@ -1,4 +1,4 @@
-"""Finished models into demo/models, when they are at least as good as the demo needs.
+"""Finished models into demo/models/tiny, when they are at least as good as the demo needs.
 
     python -m demo.training.install WORKDIR
 
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-MODELS = Path(__file__).parents[1] / "models"
+MODELS = Path(__file__).parents[1] / "models" / "tiny"
 PARTS = ("asr", "align", "diarization", "nltk_data")
 
 # The models of the first training had at most 3.3 %, 6.6 % and 8 ms on conversations of the same seeds.
@@ -54,7 +54,7 @@ def install(source: Path, target: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workdir", type=Path, help="the folder of a finished `python -m demo.training`")
-    parser.add_argument("--into", type=Path, default=MODELS, help="a model directory (default: demo/models)")
+    parser.add_argument("--into", type=Path, default=MODELS, help="a model directory (default: demo/models/tiny)")
     chosen = parser.parse_args(arguments)
     summary_file = chosen.workdir / "summary.json"
     if not summary_file.exists():
