@@ -39,7 +39,7 @@ from consumer.wire import Codec
 from consumer.work import AssemblyWork, ChunkWork, CleanupWork, PlanWork
 
 if TYPE_CHECKING:
-    from consumer.core.speech import Engine
+    from consumer.speech.engine import SpeechEngine
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,11 @@ class Runner(Protocol):
 
 
 def version() -> str:
-    return metadata.version("whisperx-consumer")
+    """Of the installed package; a checkout that was never installed has none."""
+    try:
+        return metadata.version("whisperx-consumer")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
 
 
 @dataclass
@@ -82,7 +86,7 @@ class Parts:
     metrics: Metrics = field(default_factory=Metrics)
     _store: ObjectStore | None = None
     _codec: Codec | None = None
-    _engine: Engine | None = None
+    _engine: SpeechEngine | None = None
 
     @property
     def health(self) -> Health:
@@ -125,7 +129,7 @@ class Parts:
         return self._codec
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> SpeechEngine:
         if self._engine is None:
             from consumer.speech.engine import SpeechEngine  # heavy, and only some roles need it
 

@@ -19,7 +19,7 @@ from consumer.adapters.kafka_admin import KafkaAdmin
 from consumer.adapters.store_clock import clock_skew_s
 from consumer.bootstrap import NEED_SPEECH, Parts, Role, System, serving, version
 from consumer.errors import Misconfigured, WhisperXError
-from consumer.events import OutputFormat
+from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
 from consumer.findings import failed, report
 from consumer.settings import Settings
@@ -200,15 +200,21 @@ def _registry(parts: Parts) -> str:
 
 
 def _models(settings: Settings) -> str:
-    from consumer.speech.models import describe
+    """Every model on the allow-list is here, with all its parts. Raises MissingModel."""
+    from consumer.speech.engine import SpeechEngine
 
-    return describe(settings.models)
+    engine = SpeechEngine(settings.models, settings.device)
+    found = [engine.models_used(JobOptions(model=name), "en") for name in settings.models.allowed]
+    return "; ".join(", ".join(f"{model.role} {model.name}" for model in models) for models in found)
 
 
 def _device(settings: Settings) -> str:
-    from consumer.speech.device import describe
+    """What would be computed on. Raises Misconfigured when the settings ask for what is not there."""
+    from consumer.speech.device import choose_device, cuda_fault
 
-    return describe(settings.device)
+    device = choose_device(settings.device)
+    why_not = f", because {cuda_fault()}" if device.kind == "cpu" and settings.device.device == "auto" else ""
+    return f"{device} with {device.threads} threads, batches of {device.batch_size}{why_not}"
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
