@@ -39,20 +39,14 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 
 # ── run: the environment, a user without rights, one writable folder ──
 FROM ${BASE_IMAGE}
-ARG VERSION=0.1.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="whisperx-consumer" \
-      org.opencontainers.image.description="Event-driven audio transcription: Kafka, MinIO, WhisperX" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
 RUN groupadd --gid 10001 whisperx \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /var/cache/whisperx --shell /usr/sbin/nologin whisperx \
  && install -d -o 10001 -g 10001 -m 0750 /var/cache/whisperx
 COPY --from=dependencies /opt/whisperx /opt/whisperx
 COPY --from=program /opt/program /opt/program
 # Everything that libraries write goes to one folder, so that the root can be read-only. The CUDA libraries are in the
-# environment; the driver comes from the NVIDIA container runtime.
+# environment; the driver comes from the NVIDIA container runtime. The three libraries that report their use to their
+# makers are told not to.
 ENV PATH=/opt/program/bin:/opt/whisperx/bin:$PATH \
     PYTHONPATH=/opt/program \
     HOME=/var/cache/whisperx \
@@ -63,10 +57,19 @@ ENV PATH=/opt/program/bin:/opt/whisperx/bin:$PATH \
     MPLCONFIGDIR=/var/cache/whisperx/matplotlib \
     NUMBA_CACHE_DIR=/var/cache/whisperx/numba \
     HF_HUB_DISABLE_TELEMETRY=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     PYANNOTE_METRICS_ENABLED=0 \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
+# Last, because the revision changes with every build.
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="whisperx-consumer" \
+      org.opencontainers.image.description="Event-driven audio transcription: Kafka, MinIO, WhisperX" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
 USER 10001:10001
 WORKDIR /var/cache/whisperx
 EXPOSE 9108
