@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 Floats = NDArray[np.float32]
 
 BATCH = 16
-"""Windows scored, and voices embedded, together. Fixed and always filled up: the last bits of a result depend on the
-shape of its batch, and with one shape they depend on nothing but the window's samples. 16 is as fast as more
+"""Windows scored, and voices embedded, together. Fixed and always filled up: the last bits of a score depend on the
+shape of its batch and its place in it, and P4 wants them the same however the recording is cut. 16 is as fast as more
 (whisperx-api-server), wastes little at the end of a chunk, and saves gigabytes on a GPU."""
 
 
@@ -96,7 +96,7 @@ class Diarizer:
         numbers = self.grid.starting_in(span, recording_samples)
         windows = self._windows(samples, audio, numbers, is_end=recording_samples is not None)
         with _tf32_put_back():
-            scores = self._scores(windows, batch, lambda done: progress(done / 2))
+            scores = self._scores(windows, numbers.start, batch, lambda done: progress(done / 2))
             embeddings = self._embeddings(windows, scores, batch, lambda done: progress((1 + done) / 2))
         return Activity(first=numbers.start, scores=scores, embeddings=embeddings)
 
@@ -113,16 +113,16 @@ class Diarizer:
             part = np.pad(part, (0, needed - len(part)))
         return np.lib.stride_tricks.sliding_window_view(part, self.grid.window)[:: self.grid.step]
 
-    def _scores(self, windows: Floats, batch: int, progress: Callable[[float], None]) -> Floats:
+    def _scores(self, windows: Floats, first: int, batch: int, progress: Callable[[float], None]) -> Floats:
         """(n_windows, n_frames, n_speakers): what `get_segmentations` gives."""
         import torch
 
-        parts = []
-        for start, filled in _full_batches(len(windows), batch):
+        parts = [self._no_scores()]
+        for rows, filled, answers in _full_batches(len(windows), batch, first):
             chosen = torch.from_numpy(np.ascontiguousarray(windows[filled]))[:, None]
-            parts.append(np.asarray(self._inference.infer(chosen), dtype=np.float32)[: len(windows) - start])
-            progress(min(1.0, (start + batch) / len(windows)))
-        return np.concatenate(parts) if parts else self._no_scores()
+            parts.append(np.asarray(self._inference.infer(chosen), dtype=np.float32)[answers])
+            progress(rows.stop / len(windows))
+        return np.concatenate(parts)
 
     def _no_scores(self) -> Floats:
         specifications = self._inference.model.specifications
@@ -141,13 +141,12 @@ class Diarizer:
         masks = self._masks(active)
         embeddings = np.full((*active.shape[::2], network.dimension), np.nan, dtype=np.float32)
         at, speaker = np.nonzero(active.sum(axis=1) > 0)
-        for start, filled in _full_batches(len(at), batch):
+        for rows, filled, answers in _full_batches(len(at), batch):
             sound = torch.from_numpy(np.ascontiguousarray(windows[at[filled]]))[:, None]
             weights = torch.from_numpy(np.ascontiguousarray(masks[at[filled], :, speaker[filled]]))
             found = np.asarray(network(sound, masks=weights), dtype=np.float32)
-            stop = min(start + batch, len(at))
-            embeddings[at[start:stop], speaker[start:stop]] = found[: stop - start]
-            progress(stop / len(at))
+            embeddings[at[rows], speaker[rows]] = found[answers]
+            progress(rows.stop / len(at))
         return embeddings
 
     def _binary(self, scores: Floats) -> NDArray[np.floating[Any]]:
@@ -222,10 +221,15 @@ class Diarizer:
         return SlidingWindowFeature(scores, SlidingWindow(start=0.0, duration=self._duration_s, step=self._step_s))
 
 
-def _full_batches(count: int, batch: int) -> Iterator[tuple[int, NDArray[np.int_]]]:
-    """The start of each batch and the rows that fill it; the last batch is filled up with its last row."""
-    for start in range(0, count, batch):
-        yield start, np.minimum(np.arange(start, start + batch), count - 1)
+def _full_batches(count: int, batch: int, shift: int = 0) -> Iterator[tuple[slice, NDArray[np.int_], slice]]:
+    """Rows that a batch answers for, the rows it is made of, and where in it the answers stand.
+
+    Every batch has the same shape: what is missing is filled up with the nearest row. With a `shift` of the number of
+    the first row, row k stands at place k % batch in any chunk.
+    """
+    for start in range(-(shift % batch), count, batch):
+        rows = slice(max(start, 0), min(start + batch, count))
+        yield rows, np.clip(np.arange(start, start + batch), 0, count - 1), slice(rows.start - start, rows.stop - start)
 
 
 def _turns(annotation: Any) -> tuple[Turn, ...]:
