@@ -274,7 +274,9 @@ def _assemble(parts: Parts) -> Loop:
 
 
 def _cleanup(parts: Parts) -> Loop:
-    function = CleanUp(parts.store, parts.settings.store.work_bucket, parts.settings.results.keep_work_on_failure)
+    buckets = parts.settings.store
+    keep = parts.settings.results.keep_work_on_failure
+    function = CleanUp(parts.store, buckets.work_bucket, buckets.results_bucket, keep)
     return _work_loop(parts, Role.CLEANUP, CleanupWork, function, (Topic.CLEANUP_WORK,), capacity=4.0)
 
 

@@ -190,6 +190,8 @@ class CleanupWork(Event):
     """Tries including this one."""
     status: JobStatus
     """How the run ended: what is kept for a failed run is a setting."""
+    results: bool = False
+    """Remove the result files instead: the retention that the job asked for is over. The manifest stays."""
 
 
 # ── functions → coordinator ─────────────────────────────────────────────────────────────────────────────────────────

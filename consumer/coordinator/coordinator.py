@@ -30,6 +30,7 @@ STAGES = {
     Status.ASSEMBLING: Stage.ASSEMBLING,
     Status.FINISHED: Stage.FINISHED,
     Status.CLEANED: Stage.FINISHED,
+    Status.EXPIRING: Stage.FINISHED,
 }
 
 
@@ -180,9 +181,17 @@ class Coordinator:
             self._ask_for_plan(state, now_s)
         elif state.status is Status.ASSEMBLING and _due(state.assembly_due_at_s, now_s):
             self._apply(machine.ask_for_assembly(state))
-        elif state.status is Status.FINISHED and _due(state.cleanup_due_at_s, now_s):
+        elif state.status in (Status.FINISHED, Status.EXPIRING) and _due(state.cleanup_due_at_s, now_s):
             self._apply(machine.ask_for_cleanup(state))
-        elif state.status is Status.CLEANED and now_s - (state.finished_at_s or 0.0) > self._policy.evict_after_s:
+        elif state.status is Status.CLEANED:
+            self._age(state, now_s)
+
+    def _age(self, state: JobState, now_s: float) -> None:
+        """What becomes of a run that has ended: its files expire if it asked for that, then it is forgotten."""
+        if state.expires_at_s is not None:
+            if now_s >= state.expires_at_s:
+                self._apply(machine.expire(state))
+        elif now_s - (state.finished_at_s or 0.0) > self._policy.evict_after_s:
             self._evict(state.job_id)
 
     def _evict(self, job_id: str) -> None:

@@ -326,17 +326,23 @@ def _timings(state: JobState, now_s: float, measured: RunTimings) -> RunTimings:
 
 
 def ask_for_cleanup(state: JobState) -> Step:
-    """Send the cleanup, for the first time or again."""
+    """Send the cleanup, for the first time or again: of the work, or of the results once they expire."""
     assert state.outcome is not None
     asked = state.changed(cleanup_attempt=state.cleanup_attempt + 1, cleanup_due_at_s=None)
-    work = CleanupWork(job_id=state.job_id, run=state.run, attempt=asked.cleanup_attempt, status=state.outcome)
+    work = CleanupWork(
+        job_id=state.job_id,
+        run=state.run,
+        attempt=asked.cleanup_attempt,
+        status=state.outcome,
+        results=state.status is Status.EXPIRING,
+    )
     return Step(asked, (Send(Topic.CLEANUP_WORK, work, state.traceparent),))
 
 
 def _cleanup_finished(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
     event = cast(CleanupFinished, event)
     noted = audit(state, "cleanup", "data_removed", f"{event.removed} objects", now_s)
-    return Step(state.changed(status=Status.CLEANED, cleanup_due_at_s=None), (noted,))
+    return Step(_cleaned(state), (noted,))
 
 
 def _cleanup_failed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -348,7 +354,17 @@ def _cleanup_failed(state: JobState, event: Event, now_s: float, policy: Policy)
     if due is not None:
         return Step(state.changed(cleanup_due_at_s=due))
     noted = audit(state, "cleanup", "data_removed", state.job_id, now_s, outcome=event.error.code)
-    return Step(state.changed(status=Status.CLEANED), (noted,))
+    return Step(_cleaned(state), (noted,))
+
+
+def _cleaned(state: JobState) -> JobState:
+    expired = state.status is Status.EXPIRING
+    return state.changed(status=Status.CLEANED, cleanup_attempt=0, cleanup_due_at_s=None, expired=expired)
+
+
+def expire(state: JobState) -> Step:
+    """The retention is over: have the result files removed."""
+    return ask_for_cleanup(state.changed(status=Status.EXPIRING))
 
 
 def _stale(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -421,6 +437,7 @@ TABLE: dict[Status, _Row] = {
     },
     Status.FINISHED: {**_ALL_STALE, CleanupFinished: _cleanup_finished, CleanupFailed: _cleanup_failed},
     Status.CLEANED: dict(_ALL_STALE),
+    Status.EXPIRING: {**_ALL_STALE, CleanupFinished: _cleanup_finished, CleanupFailed: _cleanup_failed},
 }
 
 assert frozenset(status for status, row in TABLE.items() if row[ChunkTranscribed] is not _stale) == WITH_CHUNKS

@@ -27,7 +27,9 @@ class Status(StrEnum):
     FINISHED = "finished"
     """The terminal event is sent; cleanup is under way."""
     CLEANED = "cleaned"
-    """Nothing is left to do; kept for a while to recognise duplicates."""
+    """Nothing is left to do; kept for a while to recognise duplicates, or until the retention of the job is over."""
+    EXPIRING = "expiring"
+    """The retention that the job asked for is over; its result files are being removed."""
 
 
 OPEN = frozenset({Status.WAITING, Status.PLANNING, Status.TRANSCRIBING, Status.ASSEMBLING})
@@ -97,6 +99,8 @@ class JobState(BaseModel):
     cleanup_due_at_s: float | None = None
     outcome: JobStatus | None = None
     finished_at_s: float | None = None
+    expired: bool = False
+    """The result files are removed."""
     warnings: tuple[Problem, ...] = ()
 
     # progress
@@ -126,6 +130,14 @@ class JobState(BaseModel):
     @property
     def audio_total_s(self) -> float | None:
         return self.recording.duration_s if self.recording else None
+
+    @property
+    def expires_at_s(self) -> float | None:
+        """When the result files are to go; None where nothing was asked, nothing is left, or it is done."""
+        hours = self.request.options.retention_hours
+        if hours is None or self.expired or self.outcome not in (JobStatus.COMPLETED, JobStatus.PARTIAL):
+            return None
+        return (self.finished_at_s or 0.0) + hours * 3600.0
 
     @property
     def unfinished_s(self) -> float:

@@ -1,4 +1,7 @@
-"""Remove what a run left in the work bucket. Sent with the result, never before it; safe to repeat."""
+"""Remove what a run left in the work bucket: sent with the result, never before it. Later, perhaps, the result too.
+
+Both are safe to repeat.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,38 @@ ENDED_FOR_GOOD = frozenset({JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.CA
 
 
 class CleanUp:
-    """`CleanupWork` to `CleanupFinished`. The results bucket and the sender's recording are never touched."""
+    """`CleanupWork` to `CleanupFinished`. The sender's recording is never touched.
 
-    def __init__(self, store: ObjectStore, work_bucket: str, keep_work_on_failure: bool) -> None:
+    Result files go only when the retention that the job asked for is over. Their manifest stays, it has no text:
+    it is how a late duplicate of the request is recognised.
+    """
+
+    def __init__(self, store: ObjectStore, work_bucket: str, results_bucket: str, keep_work_on_failure: bool) -> None:
         self._store = store
         self._work_bucket = work_bucket
+        self._results_bucket = results_bucket
         self._keep_work_on_failure = keep_work_on_failure
 
     def __call__(self, work: CleanupWork, attempt: Attempt) -> CleanupFinished:  # noqa: ARG002
         # The attempt is not asked: a cancelled job is exactly one whose work must be removed.
-        removed = 0 if self._is_kept(work.status) else self._remove(RunKeys(work.job_id, work.run).work_prefix)
+        removed = self._remove_results(work) if work.results else self._remove_work(work)
         return CleanupFinished(job_id=work.job_id, run=work.run, removed=removed)
+
+    def _remove_work(self, work: CleanupWork) -> int:
+        if self._is_kept(work.status):
+            return 0
+        return self._remove(self._work_bucket, RunKeys(work.job_id, work.run).work_prefix)
+
+    def _remove_results(self, work: CleanupWork) -> int:
+        keys = RunKeys(work.job_id, work.run)
+        return self._remove(self._results_bucket, keys.results_prefix, spare=keys.manifest)
 
     def _is_kept(self, status: JobStatus) -> bool:
         """A status that this version does not know counts as a failure: keeping too much can be put right."""
         return status not in ENDED_FOR_GOOD and self._keep_work_on_failure
 
-    def _remove(self, prefix: str) -> int:
+    def _remove(self, bucket: str, prefix: str, spare: str | None = None) -> int:
         """Listed to the end before the first delete, so that deleting cannot disturb the listing."""
-        keys = list(self._store.list_keys(self._work_bucket, prefix))
+        keys = [key for key in self._store.list_keys(bucket, prefix) if key != spare]
         batches = (keys[start : start + BATCH] for start in range(0, len(keys), BATCH))
-        return sum(self._store.delete(self._work_bucket, batch) for batch in batches)
+        return sum(self._store.delete(bucket, batch) for batch in batches)

@@ -125,7 +125,7 @@ class MemorySystem:
         return self._worker("assemble", AssemblyWork, function, (Topic.ASSEMBLY_WORK,), 1.0)
 
     def add_cleaner(self) -> Loop:
-        function = CleanUp(self.store, WORK_BUCKET, keep_work_on_failure=True)
+        function = CleanUp(self.store, WORK_BUCKET, RESULTS, keep_work_on_failure=True)
         return self._worker("cleanup", CleanupWork, function, (Topic.CLEANUP_WORK,), 4.0)
 
     def kill(self, loop: Loop | Coordination) -> None:

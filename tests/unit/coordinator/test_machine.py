@@ -19,6 +19,7 @@ from consumer.work import (
     ChunkProgressed,
     ChunkSkipped,
     ChunkWork,
+    CleanupFinished,
     CleanupWork,
     PlanFailed,
     PlanWork,
@@ -302,6 +303,30 @@ def test_a_finished_job_is_forgotten_after_a_while() -> None:
     world.now_s += 6
     world.apply()
     assert world.states == {}
+
+
+def test_result_files_go_when_the_retention_is_over_and_not_before() -> None:
+    world = started(1, JobOptions(language="en", retention_hours=2))
+    world.apply(transcribed("job", 0))
+    assembly = world.sent(Topic.ASSEMBLY_WORK)[0]
+    assert isinstance(assembly, AssemblyWork)
+    world.apply(assembled(assembly))
+    world.apply(CleanupFinished(job_id="job", run=1, removed=3))
+    world.now_s += 2 * 3600 - 1
+    world.apply()
+    assert [work.results for work in cleanups(world)] == [False]
+    world.restart()
+    world.now_s += 2
+    world.apply()
+    assert [work.results for work in cleanups(world)] == [False, True]
+    world.apply(CleanupFinished(job_id="job", run=1, removed=7))
+    world.apply()
+    assert len(cleanups(world)) == 2
+    assert len(world.results()) == 1
+
+
+def cleanups(world: World) -> list[CleanupWork]:
+    return [event for event in world.sent(Topic.CLEANUP_WORK) if isinstance(event, CleanupWork)]
 
 
 def test_the_state_of_a_job_with_600_chunks_stays_small() -> None:

@@ -25,7 +25,7 @@ def _work(status: JobStatus) -> CleanupWork:
 @pytest.mark.parametrize("keep", [True, False])
 def test_everything_of_a_finished_run_goes_and_nothing_else(status: JobStatus, keep: bool) -> None:
     store = WatchedStore({**LEFT, **OTHERS})
-    answer = CleanUp(store, "work", keep)(_work(status), FakeAttempt())
+    answer = CleanUp(store, "work", "results", keep)(_work(status), FakeAttempt())
     assert answer == CleanupFinished(job_id="job-1", run=1, removed=3)
     assert store.contents() == OTHERS
 
@@ -34,18 +34,18 @@ def test_everything_of_a_finished_run_goes_and_nothing_else(status: JobStatus, k
 @pytest.mark.parametrize(("keep", "removed"), [(True, 0), (False, 3)])
 def test_the_work_of_a_failed_run_is_kept_if_the_settings_say_so(status: JobStatus, keep: bool, removed: int) -> None:
     store = WatchedStore({**LEFT, **OTHERS})
-    assert CleanUp(store, "work", keep)(_work(status), FakeAttempt()).removed == removed
+    assert CleanUp(store, "work", "results", keep)(_work(status), FakeAttempt()).removed == removed
     assert len(store.contents()) == len(LEFT) + len(OTHERS) - removed
 
 
 def test_cleaning_twice_is_no_error() -> None:
-    clean_up = CleanUp(WatchedStore(dict(LEFT)), "work", True)
+    clean_up = CleanUp(WatchedStore(dict(LEFT)), "work", "results", True)
     clean_up(_work(JobStatus.COMPLETED), FakeAttempt())
     assert clean_up(_work(JobStatus.COMPLETED), FakeAttempt()).removed == 0
 
 
 def test_a_cancelled_job_is_cleaned_up_although_its_attempts_are_cancelled() -> None:
-    answer = CleanUp(WatchedStore(dict(LEFT)), "work", True)(
+    answer = CleanUp(WatchedStore(dict(LEFT)), "work", "results", True)(
         _work(JobStatus.CANCELLED), FakeAttempt(stop=Cancelled("job-1 was cancelled"))
     )
     assert answer.removed == 3
@@ -53,5 +53,13 @@ def test_a_cancelled_job_is_cleaned_up_although_its_attempts_are_cancelled() -> 
 
 def test_many_objects_go_in_batches() -> None:
     store = WatchedStore({("work", f"work/job-1/1/{number}"): b"" for number in range(2 * BATCH + 1)})
-    assert CleanUp(store, "work", True)(_work(JobStatus.COMPLETED), FakeAttempt()).removed == 2 * BATCH + 1
+    assert CleanUp(store, "work", "results", True)(_work(JobStatus.COMPLETED), FakeAttempt()).removed == 2 * BATCH + 1
     assert store.deleted_together == [BATCH, BATCH, 1]
+
+
+def test_expired_results_go_and_their_manifest_stays() -> None:
+    kept = {("results", "results/job-1/1/manifest.json"): b"{}", ("work", "work/job-1/1/chunks/00000.pcm"): b"pcm"}
+    store = WatchedStore({**kept, ("results", "results/job-1/1/transcript.json"): b"{}"})
+    work = _work(JobStatus.COMPLETED).model_copy(update={"results": True})
+    assert CleanUp(store, "work", "results", True)(work, FakeAttempt()).removed == 1
+    assert store.contents() == kept
