@@ -42,7 +42,7 @@ def sentence_splitter(folder: Path) -> None:
 def manifest(models: Path) -> None:
     """What a model directory says about itself."""
     facts = {
-        "name": "demo",
+        "name": "tiny",
         "max_window_s": 12.0,
         "asr": "asr",
         "align": {"en": "align"},
