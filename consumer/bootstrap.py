@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from consumer import broker
 from consumer.adapters.kafka import KafkaInbox, KafkaTail, PlainOutbox, TransactionalOutbox
+from consumer.adapters.metered_store import MeteredStore
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.registry import ConfluentRegistry
 from consumer.control import ControlWatch
@@ -100,7 +101,7 @@ class Parts:
     def store(self) -> ObjectStore:
         if self._store is None:
             chosen = self.settings.store
-            self._store = S3Store(
+            client = S3Store(
                 chosen.endpoint,
                 chosen.access_key.get_secret_value(),
                 chosen.secret_key.get_secret_value(),
@@ -110,6 +111,7 @@ class Parts:
                 request_timeout_s=chosen.request_timeout_s,
                 ca_file=chosen.ca_file,
             )
+            self._store = MeteredStore(client, self.metrics)
         return self._store
 
     @property
@@ -256,6 +258,7 @@ def _transcribe(parts: Parts) -> Loop:
 
     settings = parts.settings
     parts.engine.warm_up(settings.models.allowed[0])
+    parts.metrics.describe_device(parts.engine.device)
     function = Transcribe(parts.store, settings.store.work_bucket, parts.engine, parts.clock)
     return _work_loop(parts, Role.TRANSCRIBE, ChunkWork, function, CHUNK_LANES, capacity=settings.worker.handoff_s)
 
@@ -335,7 +338,10 @@ class System:
         self._ended = threading.Event()
         self._error: BaseException | None = None
         self._stopping = False
-        parts.health.expect([role.value for role in self._roles], ["start"])
+        names = [role.value for role in self._roles]
+        parts.health.expect(names, ["start"])
+        parts.metrics.follow(parts.health, names)
+        parts.metrics.describe_build(version())
 
     def start(self) -> None:
         """Load models, then join the groups; not at all when `stop` was called meanwhile."""

@@ -69,6 +69,13 @@ class Inbox(Protocol):
         """The offset that would be read next, behind commit markers; None before the first read."""
         ...
 
+    def lag(self) -> int | None:
+        """Records of the assigned partitions that were not read yet, as far as the client knows without asking.
+
+        None while it knows no partition's end.
+        """
+        ...
+
     def committed(self, partitions: set[int]) -> dict[int, Mark]: ...
 
     def commit(self, marks: Marks) -> None:
@@ -93,8 +100,8 @@ class Outbox(Protocol):
         """
         ...
 
-    def send(self, record: Outgoing) -> None:
-        """Best effort, outside transactions; dropped when the queue is full."""
+    def send(self, record: Outgoing) -> bool:
+        """Best effort, outside transactions; False when it was dropped because the queue is full."""
         ...
 
     def close(self, timeout_s: float) -> None: ...

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from consumer.broker import Inbox, Mark, Outbox, PublishAborted, PublishInDoubt, Rebalance, Tail
 from consumer.contracts import CARRIED
-from consumer.coordinator.coordinator import Coordinator, KnownResult, Outcome
+from consumer.coordinator.coordinator import STAGES, Coordinator, KnownResult, Outcome
 from consumer.coordinator.policy import Park, Policy, Send
-from consumer.coordinator.state import JobState
+from consumer.coordinator.state import OPEN, JobState
 from consumer.core.layout import Topic
-from consumer.errors import DependencyAway, Rejected
-from consumer.events import Event, JobFinished, Problem
+from consumer.errors import BrokerUnavailable, DependencyAway, Rejected
+from consumer.events import Event, JobFinished, Priority, Problem
 from consumer.functions.intake import received_of
 from consumer.health import Health
 from consumer.metrics import Metrics
@@ -34,6 +36,7 @@ TICK_S = 0.2
 MAX_BATCH = 200
 RESTORE_TIMEOUT_S = 60.0
 IDLE_COMMIT_S = 2.0
+LAG_INTERVAL_S = 1.0
 
 
 @dataclass(slots=True)
@@ -74,6 +77,7 @@ class Coordination:
         self._partitions: dict[int, _Partition] = {}
         self._tick_at = 0.0
         self._idle_commit_at = 0.0
+        self._lag_at = 0.0
         self._stopping = threading.Event()
         self._last_error = ""
 
@@ -92,7 +96,7 @@ class Coordination:
 
     def open(self) -> None:
         """Join the group."""
-        self._inbox.open(Rebalance(assigned=self._assigned, revoked=self._gone, lost=self._gone))
+        self._inbox.open(Rebalance(self._assigned, partial(self._gone, "revoked"), partial(self._gone, "lost")))
 
     def stop(self) -> None:
         self._stopping.set()
@@ -130,15 +134,21 @@ class Coordination:
         self._inbox.pause(partitions)
         self._count("assigned", partitions)
 
-    def _gone(self, partitions: set[int]) -> None:
+    def _gone(self, kind: str, partitions: set[int]) -> None:
         for partition in partitions:
             self._partitions.pop(partition, None)
-        self._count("revoked", partitions)
+        self._count(kind, partitions)
 
     def _count(self, kind: str, partitions: set[int]) -> None:
         self._metrics.rebalances.labels(kind).inc()
         self._metrics.assigned_partitions.labels(self._inbox.topic).set(len(self._partitions))
+        self._show_paused()
         log.info("Partitions changed hands", extra={"kind": kind, "partitions": sorted(partitions)})
+
+    def _show_paused(self) -> None:
+        """Those that wait for their states."""
+        waiting = sum(held.coordinator is None for held in self._partitions.values())
+        self._metrics.paused_partitions.labels(self._inbox.topic).set(waiting)
 
     def _restore_new(self) -> None:
         for partition in [p for p, held in self._partitions.items() if held.coordinator is None]:
@@ -155,6 +165,7 @@ class Coordination:
             self._inbox.seek(partition, committed or 0)
         held.coordinator, held.next_offset, held.committed, held.rewind = coordinator, None, committed, False
         self._inbox.resume({partition})
+        self._show_paused()
         log.info("Job states restored", extra={"partition": partition, "jobs": len(states)})
 
     def _read_states(self, partition: int) -> list[JobState]:
@@ -169,6 +180,7 @@ class Coordination:
         for held in self._partitions.values():
             held.coordinator, held.rewind = None, True
         self._inbox.pause(set(self._partitions))
+        self._show_paused()
 
     # ── a batch ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,27 +203,56 @@ class Coordination:
             event = self._post.codec.decode(record, CARRIED[Topic.JOB_EVENTS])
         except Rejected as error:
             log.error("An event of ours cannot be read", extra={"code": error.code, "reason": error.message})
+            self._count_dead_letter(problem_of(error, ROLE))
             return [self._post.park(record, problem_of(error, ROLE))]
-        held.coordinator.handle(event, now_s, self._known(held.coordinator, event))
+        self._feed(held.coordinator, event, now_s)
         return []
 
-    def _known(self, coordinator: Coordinator, event: Event) -> KnownResult | None:
+    def _feed(self, coordinator: Coordinator, event: Event, now_s: float) -> None:
+        if not isinstance(event, JobReceived):
+            coordinator.handle(event, now_s)
+            return
+        known, before = self._known(coordinator, event.job_id), coordinator.jobs.get(event.job_id)
+        coordinator.handle(event, now_s, known)
+        first = before or known
+        same = first is not None and first.request_digest == event.request_digest
+        if same and coordinator.jobs.get(event.job_id) is before:
+            self._metrics.duplicates.inc()
+            log.info("A duplicate request changes nothing", extra={"job_id": event.job_id})
+
+    def _known(self, coordinator: Coordinator, job_id: str) -> KnownResult | None:
         """For a request under an unknown id: the manifest of a run that was evicted long ago, if there is one."""
-        if not isinstance(event, JobReceived) or coordinator.knows(event.job_id):
-            return None
-        self._metrics.jobs_received.labels(event.request.priority.value).inc()
-        return self._lookup(event.job_id)
+        return None if coordinator.knows(job_id) else self._lookup(job_id)
 
     def _tick(self, now_s: float) -> None:
         self._tick_at = now_s + TICK_S
         for held in self._partitions.values():
             if held.coordinator is not None:
                 held.coordinator.tick(now_s)
-        self._gauge()
+        self._gauge(now_s)
 
-    def _gauge(self) -> None:
-        jobs = [j for held in self._partitions.values() if held.coordinator for j in held.coordinator.jobs.values()]
-        self._metrics.backlog_audio_seconds.set(sum(job.unfinished_s for job in jobs))
+    def _gauge(self, now_s: float) -> None:
+        """One pass over the jobs: this runs with every batch."""
+        stages: Counter[str] = Counter()
+        lanes: Counter[str] = Counter()
+        backlog_s = 0.0
+        for job in self._open_jobs():
+            stages[STAGES[job.status].value] += 1
+            lanes[job.request.priority.value] += len(job.in_flight)
+            backlog_s += job.unfinished_s
+        self._metrics.backlog_audio_seconds.set(backlog_s)
+        for status in OPEN:
+            self._metrics.jobs_open.labels(STAGES[status].value).set(stages[STAGES[status].value])
+        for lane in Priority:
+            self._metrics.chunks_released.labels(lane.value).set(lanes[lane.value])
+        if now_s >= self._lag_at:
+            self._lag_at = now_s + LAG_INTERVAL_S
+            self._metrics.tell_lag(self._inbox.topic, self._inbox.lag())
+
+    def _open_jobs(self) -> Iterator[JobState]:
+        for held in self._partitions.values():
+            if held.coordinator is not None:
+                yield from (job for job in held.coordinator.jobs.values() if job.is_open)
 
     def _publish(self, parked: list[Outgoing], now_s: float) -> None:
         outcomes = {p: held.coordinator.outcome(now_s) for p, held in self._partitions.items() if held.coordinator}
@@ -220,23 +261,30 @@ class Coordination:
             p: Mark(h.next_offset) for p, h in self._partitions.items() if h.next_offset not in (None, h.committed)
         }
         if records:
-            self._publish_together(records, moved)
-            self._note_finished(outcomes)
+            if self._publish_together(records, moved):
+                self._note_finished(outcomes)
         elif moved and now_s >= self._idle_commit_at:
             self._commit_alone(moved, now_s)
 
-    def _publish_together(self, records: list[Outgoing], moved: dict[int, Mark]) -> None:
-        """Output and input positions at once. A failure of any kind: start over from the log."""
+    def _publish_together(self, records: list[Outgoing], moved: dict[int, Mark]) -> bool:
+        """Output and input positions at once. False after a failure of any kind: we start over from the log."""
         marks = moved or {p: Mark(h.committed) for p, h in self._partitions.items()}
         try:
-            self._outbox.publish(records, [(self._inbox, marks)])
+            with self._metrics.transaction_seconds.time():
+                self._outbox.publish(records, [(self._inbox, marks)])
+        except BrokerUnavailable:
+            self._metrics.transactions.labels("unavailable").inc()
+            raise
         except (PublishAborted, PublishInDoubt) as error:
             self._metrics.transactions.labels("in_doubt" if isinstance(error, PublishInDoubt) else "aborted").inc()
             self._start_over(str(error))
-            return
+            return False
         self._metrics.transactions.labels("committed").inc()
+        for record in records:
+            self._metrics.records_published.labels(record.topic).inc()
         self._health.set_ready("broker", True)
         self._committed(moved)
+        return True
 
     def _commit_alone(self, moved: dict[int, Mark], now_s: float) -> None:
         """Events without effect move the position too, only less often."""
@@ -278,6 +326,7 @@ class Coordination:
                 if isinstance(command, Send) and isinstance(command.event, JobFinished):
                     event = command.event
                     self._metrics.jobs_finished.labels(event.status.value).inc()
+                    self._metrics.job_seconds.labels(event.status.value).observe(event.timings.wall_s)
                     fields = {"job_id": event.job_id, "run": event.run, "status": event.status.value}
                     code = event.error.code if event.error else None
                     log.info("Job finished", extra={**fields, "code": code, "wall_s": event.timings.wall_s})

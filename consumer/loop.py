@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 IDLE_COMMIT_S = 5.0
+LAG_INTERVAL_S = 1.0
 MAX_OUTPUTS_PER_TRANSACTION = 64
 MAX_UNPUBLISHED = 256
 """Announcements that wait for a transaction; a worker that is faster than that waits."""
@@ -59,6 +60,11 @@ class Handler(Protocol):
 
     @property
     def role(self) -> str: ...
+
+    @property
+    def weighs_audio(self) -> bool:
+        """Whether weights are seconds of audio."""
+        ...
 
     def weight(self, record: Received) -> float:
         """What the record takes of the hand-off: seconds of audio, or 1 where work has no length."""
@@ -167,6 +173,7 @@ class Loop:
         self._retry_at = 0.0
         self._failed_publishes = 0
         self._idle_commit_at = 0.0
+        self._lag_at = 0.0
         self._taken = 0
         self._stopping = threading.Event()
         self._last_error = ""
@@ -447,7 +454,9 @@ class Loop:
         finished = {output.task for output in batch if output.finished}
         records = [record for output in batch for record in output.records]
         try:
-            self._outbox.publish(records, self._marks_after(batch, finished))
+            marks = self._marks_after(batch, finished)
+            with self._metrics.transaction_seconds.time():
+                self._outbox.publish(records, marks)
         except PublishAborted as error:
             self._publish_failed("aborted", str(error))
         except BrokerUnavailable as error:
@@ -532,9 +541,20 @@ class Loop:
 
     def _sign_of_life(self) -> None:
         role = self._handler.role
-        self._metrics.poll_age_seconds.labels(role).set(self._health.poll_age_s(role))
-        self._metrics.step_age_seconds.labels(role).set(self._health.step_age_s(role))
         self._metrics.handoff_events.labels(role).set(len(self._tasks))
+        if self._handler.weighs_audio:
+            self._metrics.handoff_audio_seconds.labels(role).set(sum(task.weight for task in self._tasks))
+        for lane in self._lanes:
+            paused = len(lane.ledgers) if lane.paused else 0
+            self._metrics.paused_partitions.labels(lane.inbox.topic).set(paused)
+        self._tell_lag()
+
+    def _tell_lag(self) -> None:
+        if self._clock() < self._lag_at:
+            return
+        self._lag_at = self._clock() + LAG_INTERVAL_S
+        for lane in self._lanes:
+            self._metrics.tell_lag(lane.inbox.topic, lane.inbox.lag())
 
 
 class _LoopTicket:
@@ -559,7 +579,8 @@ class _LoopTicket:
                 self.check()
 
     def report(self, record: Outgoing) -> None:
-        self._loop._outbox.send(record)
+        if not self._loop._outbox.send(record):
+            self._loop._metrics.progress_dropped.inc()
 
     def check(self) -> None:
         self._loop._health.step_started(self._loop._handler.role)

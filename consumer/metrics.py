@@ -38,11 +38,12 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self.definitions: list[Definition] = []
+        self._device = ""
         ProcessCollector(registry=self.registry)  # process_resident_memory_bytes, process_cpu_seconds_total, ...
 
         # ── jobs (coordinate, intake) ──
         self.jobs_received = self._counter(
-            "jobs_received_total", "Job requests that intake read and could understand, by lane.", ["priority"]
+            "jobs_received_total", "Job requests that intake could read, duplicates too, by lane.", ["priority"]
         )
         self.jobs_finished = self._counter(
             "jobs_finished_total", "Terminal results, by status: completed, partial, failed, cancelled.", ["status"]
@@ -51,13 +52,16 @@ class Metrics:
             "job_seconds", "Seconds from the request to its terminal result.", ["status"], JOB_BUCKETS_S
         )
         self.jobs_open = self._gauge(
-            "jobs_open", "Jobs without a terminal result on this worker's partitions, by stage.", ["stage"]
+            "jobs_open",
+            "Jobs without a terminal result on this worker's partitions, by stage: "
+            "queued, planning, transcribing, assembling.",
+            ["stage"],
         )
         self.backlog_audio_seconds = self._gauge(
             "backlog_audio_seconds", "Seconds of audio that are planned and not finished: what the GPUs have to do."
         )
         self.chunks_released = self._gauge(
-            "chunks_released", "Chunks that are released and not finished, by lane.", ["priority"]
+            "chunks_released", "Chunks that are released and have not answered, by lane.", ["priority"]
         )
         self.duplicates = self._counter("duplicate_jobs_total", "Requests recognised as a duplicate of a known job.")
         self.dead_letters = self._counter(
@@ -73,33 +77,35 @@ class Metrics:
         )
         self.stage_seconds = self._histogram(
             "stage_seconds",
-            "Seconds of wall time by stage: fetch, decode, transcribe, align, diarize, store, plan, assemble, cleanup.",
+            "Seconds of wall time by stage: fetch, transcribe, align, diarize, store (each per computed chunk), plan, "
+            "assemble, cleanup. A stage that did not run is not counted.",
             ["stage"],
             STAGE_BUCKETS_S,
         )
 
         # ── chunks and engine (transcribe) ──
         self.chunks_finished = self._counter(
-            "chunks_finished_total", "Chunks by outcome: computed, reused, skipped, failed.", ["outcome"]
+            "chunks_finished_total",
+            "Chunk work by outcome: computed, reused, skipped, failed (which may be tried again).",
+            ["outcome"],
         )
         self.chunk_seconds = self._histogram(
-            "chunk_seconds", "Seconds from the start of a computed chunk to its checkpoint.", (), STAGE_BUCKETS_S
+            "chunk_seconds", "Seconds that a computed chunk took, its checkpoint included.", (), STAGE_BUCKETS_S
         )
         self.audio_transcribed_seconds = self._counter(
             "audio_transcribed_seconds_total", "Seconds of recording whose chunks were computed here."
         )
-        self.out_of_memory_steps = self._counter(
-            "out_of_memory_steps_total",
-            "Steps down the ladder when GPU memory ran out: halve_batch, unload_models, rebuild, cpu.",
-            ["step"],
+        self.memory_short_chunks = self._counter(
+            "memory_short_chunks_total",
+            "Computed chunks for which GPU memory ran out on the way: smaller batches or another device saved them.",
         )
         self.device_info = self._gauge(
-            "device_info", "1, with what is computed on.", ["device", "compute_type", "device_name"]
+            "device_info", "1, with what chunks are computed on.", ["device", "compute_type"]
         )
 
         # ── the loop ──
         self.handoff_audio_seconds = self._gauge(
-            "handoff_audio_seconds", "Seconds of audio taken from Kafka and not finished.", ["role"]
+            "handoff_audio_seconds", "Seconds of audio in the chunks taken from Kafka and not finished.", ["role"]
         )
         self.handoff_events = self._gauge("handoff_events", "Events taken from Kafka and not finished.", ["role"])
         self.poll_age_seconds = self._gauge("poll_age_seconds", "Seconds since the loop last polled Kafka.", ["role"])
@@ -109,7 +115,9 @@ class Metrics:
         self.assigned_partitions = self._gauge("assigned_partitions", "Partitions held by this worker.", ["topic"])
         self.paused_partitions = self._gauge("paused_partitions", "Partitions held and paused.", ["topic"])
         self.consumer_lag = self._gauge(
-            "consumer_lag", "Records behind the end of this worker's partitions, counted from the commit.", ["topic"]
+            "consumer_lag",
+            "Records of this worker's partitions that it has not read, by its last fetches (none while paused).",
+            ["topic"],
         )
         self.records_consumed = self._counter("records_consumed_total", "Records read.", ["topic"])
         self.records_published = self._counter("records_published_total", "Records the broker confirmed.", ["topic"])
@@ -129,7 +137,10 @@ class Metrics:
             "store_request_seconds", "Seconds per request to the object store.", ["operation"], REQUEST_BUCKETS_S
         )
         self.store_errors = self._counter(
-            "store_errors_total", "Failed requests to the object store, by error code.", ["operation", "code"]
+            "store_errors_total",
+            "Requests to the object store that ended in an error, by code. OBJECT_MISSING is also an ordinary answer: "
+            "each new chunk asks for a checkpoint.",
+            ["operation", "code"],
         )
 
         # ── this process ──
@@ -137,7 +148,7 @@ class Metrics:
         self.build_info = self._gauge("build_info", "1, with the version that runs.", ["version", "python"])
 
     def follow(self, health: Health, loops: Iterable[str]) -> None:
-        """Read health when scraped: a loop that is stuck cannot report its own age."""
+        """Read health when scraped, also before the first job: a loop that is stuck cannot report its own age."""
         self.ready.set_function(lambda: float(health.ready().ok))
         for loop in loops:
             self.poll_age_seconds.labels(loop).set_function(partial(health.poll_age_s, loop))
@@ -146,10 +157,21 @@ class Metrics:
     def describe_build(self, version: str) -> None:
         self.build_info.labels(version=version, python=platform.python_version()).set(1)
 
-    def describe_device(self, device: str, compute_type: str, device_name: str) -> None:
-        """Say what is computed on; replaces what was said before (a fallback to the CPU)."""
+    def describe_device(self, device: str) -> None:
+        """Say what is computed on, such as cuda/float16; replaces what was said before (a fallback to the CPU)."""
+        if device == self._device:
+            return
+        self._device = device
+        kind, _, compute_type = device.partition("/")
         self.device_info.clear()
-        self.device_info.labels(device=device, compute_type=compute_type, device_name=device_name).set(1)
+        self.device_info.labels(device=kind, compute_type=compute_type).set(1)
+
+    def tell_lag(self, topic: str, lag: int | None) -> None:
+        """Say how far behind the topic is; where nobody knows, no value is shown."""
+        if lag is None:
+            self.consumer_lag.remove(topic)
+        else:
+            self.consumer_lag.labels(topic).set(lag)
 
     def _counter(self, name: str, meaning: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(self._define(name, "counter", labels, meaning), meaning, labels, registry=self.registry)

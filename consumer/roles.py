@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,16 +13,26 @@ from consumer.core.dead_letters import dead_letter
 from consumer.core.identity import event_id
 from consumer.core.layout import Topic
 from consumer.core.retries import RetryPolicy, delay_s
-from consumer.errors import Cancelled, DependencyAway, Rejected, Unavailable, WhisperXError
+from consumer.errors import Abandoned, Cancelled, DependencyAway, Rejected, Unavailable, WhisperXError
 from consumer.events import Event, JobControl, Problem
 from consumer.functions.intake import Intake
 from consumer.health import Health
 from consumer.logs import bound
 from consumer.loop import Ticket
 from consumer.metrics import Metrics
+from consumer.observation import observe, observe_failure, observe_stop
 from consumer.ports import Attempt, Outgoing, Received
 from consumer.wire import Codec
-from consumer.work import AssemblyWork, ChunkSkipped, ChunkWork, CleanupWork, PlanWork, Work, failure
+from consumer.work import (
+    AssemblyWork,
+    ChunkSkipped,
+    ChunkWork,
+    CleanupWork,
+    JobReceived,
+    PlanWork,
+    Work,
+    failure,
+)
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +73,7 @@ class IntakeHandler:
     """`jobs` and `control` → `job-events`; what cannot be read → dead letters."""
 
     role = "intake"
+    weighs_audio = False
 
     def __init__(self, intake: Intake, post: Post, metrics: Metrics) -> None:
         self._intake = intake
@@ -77,6 +89,9 @@ class IntakeHandler:
         except Rejected as error:
             log.warning("An event is refused", extra={"code": error.code, "reason": error.message})
             return [self._parked(record, problem_of(error, "intake"))]
+        self._metrics.work_finished.labels(self.role, "done").inc()
+        if isinstance(event, JobReceived):
+            self._metrics.jobs_received.labels(event.request.priority.value).inc()
         traceparent = getattr(event, "traceparent", None)
         return [self._post.record(Topic.JOB_EVENTS, event, traceparent)]
 
@@ -89,6 +104,7 @@ class IntakeHandler:
         return self._intake.job(record, self._post.codec.read_request(record))
 
     def _parked(self, record: Received, reason: Problem) -> Outgoing:
+        observe_failure(self._metrics, self.role, reason.code)
         self._metrics.dead_letters.labels(reason.code).inc()
         return self._post.park(record, reason)
 
@@ -107,8 +123,11 @@ class WorkHandler(Generic[W]):
         cancelled: Callable[[str], bool],
         health: Health,
         metrics: Metrics,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`timer` counts seconds and never goes back: for durations."""
         self.role = role
+        self.weighs_audio = "audio_s" in work_type.model_fields
         self._work_type = work_type
         self._function = function
         self._post = post
@@ -116,6 +135,7 @@ class WorkHandler(Generic[W]):
         self._cancelled = cancelled
         self._health = health
         self._metrics = metrics
+        self._timer = timer
 
     def weight(self, record: Received) -> float:
         """Seconds of audio for chunks; every other work counts as one."""
@@ -129,8 +149,9 @@ class WorkHandler(Generic[W]):
             work = self._read(record)
         except Rejected as error:
             log.error("A work event of ours cannot be read", extra={"code": error.code, "reason": error.message})
-            return [self._post.park(record, problem_of(error, self.role))]
-        with bound(job_id=work.job_id, run=work.run, chunk_index=getattr(work, "chunk_index", None)):
+            return [self._parked(record, problem_of(error, self.role))]
+        chunk_index = getattr(work, "chunk_index", None)
+        with bound(job_id=work.job_id, run=work.run, chunk_index=chunk_index, attempt=work.attempt):
             answer = self._answer(work, _EventAttempt(ticket, work, self._post, self._cancelled))
         return [] if answer is None else [self._post.record(Topic.JOB_EVENTS, answer, _trace(work))]
 
@@ -138,9 +159,15 @@ class WorkHandler(Generic[W]):
         try:
             work = self._read(record)
         except Rejected as error:
-            return [self._post.park(record, problem_of(error, self.role))]
+            return [self._parked(record, problem_of(error, self.role))]
         problem = _fatal(attempts, self.role)
+        observe_failure(self._metrics, self.role, problem.code, work)
         return [self._post.record(Topic.JOB_EVENTS, failure(work, problem), _trace(work))]
+
+    def _parked(self, record: Received, reason: Problem) -> Outgoing:
+        observe_failure(self._metrics, self.role, reason.code)
+        self._metrics.dead_letters.labels(reason.code).inc()
+        return self._post.park(record, reason)
 
     def _read(self, record: Received) -> W:
         return self._post.codec.decode(record, (self._work_type,))
@@ -149,25 +176,27 @@ class WorkHandler(Generic[W]):
         """What the function says, or its failure in the form of an answer; None when nobody waits for one."""
         try:
             attempt.check()
-            answer = self._patiently(work, attempt)
+            return self._patiently(work, attempt)
+        except Abandoned:
+            observe_stop(self._metrics, self.role)
+            raise
         except Cancelled:
             log.info("Work is left, its job was cancelled")
-            self._metrics.work_finished.labels(self.role, "stopped").inc()
-            return _skipped(work)
+            skipped = _skipped(work)
+            observe_stop(self._metrics, self.role, skipped)
+            return skipped
         except (Rejected, Unavailable) as error:
-            self._metrics.work_finished.labels(self.role, "failed").inc()
-            self._metrics.work_failures.labels(self.role, error.code).inc()
+            observe_failure(self._metrics, self.role, error.code, work)
             level = logging.INFO if error.retryable else logging.WARNING
             log.log(level, "Work failed", extra={"code": error.code, "reason": error.message})
             return failure(work, problem_of(error, self.role, getattr(work, "chunk_index", None)))
-        self._metrics.work_finished.labels(self.role, "done").inc()
-        return answer
 
     def _patiently(self, work: W, attempt: _EventAttempt) -> Event:
         """Try again in place: a few times for what may pass, without end while a server is away."""
         tries = 0
         while True:
             tries += 1
+            started_s = self._timer()
             try:
                 answer = self._function(work, attempt)
             except Unavailable as error:
@@ -176,6 +205,7 @@ class WorkHandler(Generic[W]):
                 self._wait(work, attempt, error, tries)
             else:
                 self._health.set_ready(f"{self.role} dependencies", True)
+                observe(self._metrics, self.role, answer, self._timer() - started_s)
                 return answer
 
     def _wait(self, work: W, attempt: _EventAttempt, error: Unavailable, tries: int) -> None:

@@ -5,7 +5,6 @@ The evidence for the settings and for each error class is in docs/kafka.md.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -125,6 +124,8 @@ class KafkaInbox:
         self._topic = topic
         self._timeout_s = settings.commit_timeout_s
         self._consumer = Consumer(consumer_config(settings, group), logger=_librdkafka_log)
+        self._starts: dict[int, int] = {}
+        """Where partitions that were not read yet begin, as far as somebody asked."""
 
     @property
     def topic(self) -> str:
@@ -135,10 +136,10 @@ class KafkaInbox:
             consumer.incremental_assign(partitions)
             rebalance.assigned({p.partition for p in partitions})
 
-        def on_revoke(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        def on_revoke(_: Consumer, partitions: list[TopicPartition]) -> None:
             rebalance.revoked({p.partition for p in partitions})
 
-        def on_lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        def on_lost(_: Consumer, partitions: list[TopicPartition]) -> None:
             rebalance.lost({p.partition for p in partitions})
 
         self._consumer.subscribe([self._topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
@@ -184,12 +185,27 @@ class KafkaInbox:
         (found,) = self._consumer.position([TopicPartition(self._topic, partition)])
         return found.offset if found.offset >= 0 else None
 
+    def lag(self) -> int | None:
+        """From what the fetches brought along: asks nobody, and knows nothing new of a paused partition."""
+        known = [lag for p in self._consumer.assignment() if (lag := self._lag_of(p.partition)) is not None]
+        return sum(known) if known else None
+
+    def _lag_of(self, partition: int) -> int | None:
+        try:
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
+        except KafkaException:  # the partition has just gone
+            return None
+        position = self.position(partition)
+        start = self._starts.get(partition, 0) if position is None else position
+        return max(0, end - start) if end >= 0 else None
+
     def committed(self, partitions: set[int]) -> dict[int, Mark]:
         asked = [TopicPartition(self._topic, p) for p in sorted(partitions)]
         try:
             found = self._consumer.committed(asked, timeout=self._timeout_s)
         except KafkaException as exc:
             raise BrokerUnavailable(f"asking for committed offsets of {self._topic}: {exc}") from exc
+        self._starts.update({p.partition: max(0, p.offset) for p in found})
         return {p.partition: Mark(p.offset if p.offset >= 0 else None, p.metadata or "") for p in found}
 
     def commit(self, marks: Marks) -> None:
@@ -290,8 +306,8 @@ class TransactionalOutbox:
         log.warning("A transaction is in doubt, the producer is replaced", extra={"reason": str(cause)})
         raise PublishInDoubt(str(cause)) from cause
 
-    def send(self, record: Outgoing) -> None:
-        self._best_effort.send(record)
+    def send(self, record: Outgoing) -> bool:
+        return self._best_effort.send(record)
 
     def close(self, timeout_s: float) -> None:
         self._best_effort.close(timeout_s)
@@ -312,8 +328,8 @@ class PlainOutbox:
         for inbox, of_inbox in marks:
             inbox.commit(of_inbox)
 
-    def send(self, record: Outgoing) -> None:
-        self._best_effort.send(record)
+    def send(self, record: Outgoing) -> bool:
+        return self._best_effort.send(record)
 
     def close(self, timeout_s: float) -> None:
         self._producer.flush(timeout_s)
@@ -327,10 +343,15 @@ class BestEffort:
         config = {**producer_config(settings), "queue.buffering.max.messages": 1_000, "message.timeout.ms": 10_000}
         self._producer = Producer({**config, "enable.idempotence": False, "acks": "1"}, logger=_librdkafka_log)
 
-    def send(self, record: Outgoing) -> None:
-        with contextlib.suppress(BufferError):  # full: the broker is slow, and a newer tick will come
+    def send(self, record: Outgoing) -> bool:
+        """False when the queue is full: the broker is slow, and a newer tick will come."""
+        try:
             self._producer.produce(**_arguments(record))
-        self._producer.poll(0)
+        except BufferError:
+            return False
+        finally:
+            self._producer.poll(0)
+        return True
 
     def close(self, timeout_s: float) -> None:
         self._producer.flush(timeout_s)
@@ -387,7 +408,7 @@ class KafkaTail:
 
 
 def partitions_of(client: Consumer | Producer, topic: str, timeout_s: float = 10.0) -> list[int]:
-    """The partition numbers of a topic. Raises Misconfigured when it is missing, BrokerUnavailable when nobody answers."""
+    """The partition numbers. Raises Misconfigured when the topic is missing, BrokerUnavailable when nobody answers."""
     try:
         found = client.list_topics(topic, timeout=timeout_s).topics[topic]
     except KafkaException as exc:

@@ -140,6 +140,10 @@ class MemoryInbox:
     def position(self, partition: int) -> int | None:
         return self._positions.get(partition)
 
+    def lag(self) -> int | None:
+        ends = {p: len(self._broker.topics[self._topic][p]) for p in self._assigned}
+        return sum(end - self._positions.get(p, 0) for p, end in ends.items()) if ends else None
+
     def committed(self, partitions: set[int]) -> dict[int, Mark]:
         return {p: self._state.committed.get(p, Mark(None)) for p in partitions}
 
@@ -206,6 +210,8 @@ class MemoryOutbox:
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
         self.sent: list[Outgoing] = []
+        self.full = False
+        """Whether best-effort records find no room."""
 
     def publish(self, records: Sequence[Outgoing], marks: Sequence[tuple[Inbox, Marks]]) -> None:
         fault = self._broker.faults.popleft() if self._broker.faults else None
@@ -228,9 +234,12 @@ class MemoryOutbox:
         for inbox, of_inbox in inboxes:
             inbox.store(of_inbox)
 
-    def send(self, record: Outgoing) -> None:
+    def send(self, record: Outgoing) -> bool:
+        if self.full:
+            return False
         self.sent.append(replace(record))
         self._broker.append(record)
+        return True
 
     def close(self, timeout_s: float) -> None:
         """Nothing is held back."""

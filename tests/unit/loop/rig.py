@@ -22,6 +22,7 @@ class GatedHandler:
     """Answers `done:<value>`; a value that begins with `wait` holds until the test opens its gate."""
 
     role: str = "test"
+    weighs_audio: bool = True
     weights: dict[bytes, float] = field(default_factory=dict)
     begun: list[bytes] = field(default_factory=list)
     gates: dict[bytes, threading.Event] = field(default_factory=dict)

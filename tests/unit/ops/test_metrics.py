@@ -29,8 +29,8 @@ def test_the_text_format_has_every_metric() -> None:
 
 def test_another_device_replaces_the_one_before() -> None:
     metrics = Metrics()
-    metrics.describe_device("cuda", "float16", "H100")
-    metrics.describe_device("cpu", "int8", "")
+    metrics.describe_device("cuda/float16")
+    metrics.describe_device("cpu/int8")
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     assert [s.labels["device"] for s in samples if s.name == "whisperx_device_info"] == ["cpu"]
 
