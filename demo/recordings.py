@@ -103,8 +103,7 @@ def _inside(spans: Sequence[Truth], turn: Truth) -> list[Truth]:
 def _shifted(spans: Sequence[Truth], by_samples: int) -> list[Truth]:
     by_s = by_samples / SAMPLE_RATE_HZ
     return [
-        span | {"start_s": round(span["start_s"] + by_s, 3), "end_s": round(span["end_s"] + by_s, 3)}
-        for span in spans
+        span | {"start_s": round(span["start_s"] + by_s, 3), "end_s": round(span["end_s"] + by_s, 3)} for span in spans
     ]
 
 

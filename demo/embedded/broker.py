@@ -82,7 +82,7 @@ _SYMBOLS: Final[Mapping[str, tuple[object, tuple[object, ...]]]] = {
 }
 
 
-class LibraryNotFound(RuntimeError):  # noqa: N818 - said as what happened, as the errors of the program are
+class LibraryNotFound(RuntimeError):
     """The librdkafka that confluent-kafka uses cannot be reached, or has no mock cluster."""
 
     def __init__(self, reason: str) -> None:
@@ -93,7 +93,7 @@ class LibraryNotFound(RuntimeError):  # noqa: N818 - said as what happened, as t
         )
 
 
-class BrokerNotStarted(RuntimeError):  # noqa: N818 - as above
+class BrokerNotStarted(RuntimeError):
     """librdkafka refused to make the mock cluster or one of its topics."""
 
 

@@ -42,7 +42,7 @@ _in_use = Lock()
 """moto keeps its buckets in module variables, so a second store would share them and empty the first."""
 
 
-class StoreAlreadyRunning(RuntimeError):  # noqa: N818 - said as what happened, as the program's errors are
+class StoreAlreadyRunning(RuntimeError):
     """Another embedded store is running in this process, and both would be the same one."""
 
     def __init__(self) -> None:

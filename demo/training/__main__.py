@@ -76,9 +76,7 @@ class Run:
     def aligner(self) -> None:
         from demo.training import aligner
 
-        aligner.train(
-            self._corpus(), self.folder / "aligner.pt", self.models / "align", self.scale.aligner_steps
-        )
+        aligner.train(self._corpus(), self.folder / "aligner.pt", self.models / "align", self.scale.aligner_steps)
 
     def recogniser(self) -> None:
         from demo.training import convert, recogniser
@@ -96,9 +94,7 @@ class Run:
     def conversations(self) -> None:
         from demo.training import conversation
 
-        for recording, (seed, seconds, speakers) in zip(
-            self._recordings(), self.scale.conversations, strict=True
-        ):
+        for recording, (seed, seconds, speakers) in zip(self._recordings(), self.scale.conversations, strict=True):
             if not conversation.truth_file(recording).exists():
                 recording.parent.mkdir(exist_ok=True)
                 conversation.write_in_fresh_process(recording, seed, seconds, speakers)
@@ -116,15 +112,11 @@ class Run:
         return Corpus(self.folder / "corpus")
 
     def _recordings(self) -> list[Path]:
-        return [
-            self.folder / "conversations" / f"seed-{seed}.flac" for seed, _, _ in self.scale.conversations
-        ]
+        return [self.folder / "conversations" / f"seed-{seed}.flac" for seed, _, _ in self.scale.conversations]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.training", description=(__doc__ or "").splitlines()[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m demo.training", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workdir", type=Path, help="about 4 GB; keep it to go on with a killed run")
     parser.add_argument("--quick", action="store_true", help="a few steps of everything, to try the code")
     parser.add_argument("--threads", type=int, default=2)
@@ -152,9 +144,7 @@ def _keep_to_one_scale(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     mark, scale = run.folder / "scale.txt", repr(run.scale)
     if mark.exists() and mark.read_text() != scale:
-        raise SystemExit(
-            f"{run.folder} holds a run of another scale; take another folder: {mark.read_text()}"
-        )
+        raise SystemExit(f"{run.folder} holds a run of another scale; take another folder: {mark.read_text()}")
     mark.write_text(scale)
 
 

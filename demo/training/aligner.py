@@ -157,9 +157,7 @@ def losses(model: Wav2Vec2ForCTC, batch: Batch) -> tuple[Tensor, Tensor]:
     )
     if not batch.timed.any():
         return ctc, torch.zeros(())
-    framewise = functional.nll_loss(
-        log_probabilities[batch.timed].flatten(0, 1), batch.frames[batch.timed].flatten()
-    )
+    framewise = functional.nll_loss(log_probabilities[batch.timed].flatten(0, 1), batch.frames[batch.timed].flatten())
     return ctc, framewise
 
 

@@ -131,12 +131,8 @@ def truth(conversation: Conversation, **facts: Any) -> dict[str, Any]:
         "speakers": sorted({segment.speaker for segment in segments}),
         "text": " ".join(segment.text for segment in segments),
         "turns": list(turns(segments)),
-        "segments": [
-            {"start_s": s.start_s, "end_s": s.end_s, "speaker": s.speaker, "text": s.text} for s in segments
-        ],
-        "words": [
-            asdict(word) | {"speaker": segment.speaker} for segment in segments for word in segment.words
-        ],
+        "segments": [{"start_s": s.start_s, "end_s": s.end_s, "speaker": s.speaker, "text": s.text} for s in segments],
+        "words": [asdict(word) | {"speaker": segment.speaker} for segment in segments for word in segment.words],
     }
 
 

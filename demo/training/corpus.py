@@ -94,9 +94,7 @@ def _say(espeak: Espeak, order: Order, position: int) -> tuple[Utterance, Sample
     n = len(speech.samples)
     if not 0.2 * SAMPLE_RATE_HZ <= n <= 11 * SAMPLE_RATE_HZ:
         return None
-    words = tuple(
-        Word(word.text, round(float(word.start_s), 3), round(float(word.end_s), 3)) for word in speech.words
-    )
+    words = tuple(Word(word.text, round(float(word.start_s), 3), round(float(word.end_s), 3)) for word in speech.words)
     return Utterance(position, n, text, language, voice.id, words), speech.samples
 
 
@@ -116,9 +114,7 @@ def _join(shards: Sequence[Path], folder: Path) -> None:
             audio.write(raw)
             for line in shard.with_suffix(".jsonl").read_text().splitlines():
                 utterance = json.loads(line)
-                lines.append(
-                    json.dumps(utterance | {"first_sample": utterance["first_sample"] + first_sample})
-                )
+                lines.append(json.dumps(utterance | {"first_sample": utterance["first_sample"] + first_sample}))
             first_sample += len(raw) // 2
     _write_whole(folder / "utterances.jsonl", lines)
     for shard in shards:

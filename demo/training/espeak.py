@@ -44,9 +44,7 @@ class _EventStruct(ctypes.Structure):
     ]
 
 
-_CALLBACK = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EventStruct)
-)
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_EventStruct))
 
 
 @dataclass(frozen=True)
@@ -69,9 +67,7 @@ class Espeak:
             self._library = ctypes.CDLL("libespeak-ng.so.1")
         except OSError as exc:
             raise MissingSynthesiser("The library libespeak-ng.so.1") from exc
-        self.rate_hz: int = self._library.espeak_Initialize(
-            _SYNCHRONOUS, 0, None, _PHONEME_EVENTS | _DO_NOT_EXIT
-        )
+        self.rate_hz: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, None, _PHONEME_EVENTS | _DO_NOT_EXIT)
         if self.rate_hz <= 0:
             raise MissingSynthesiser("The data of espeak-ng (package espeak-ng-data)")
         self._pieces: list[np.ndarray] = []
@@ -98,9 +94,7 @@ class Espeak:
         samples = np.concatenate(self._pieces) if self._pieces else np.zeros(1, np.int16)
         return samples.astype(np.float32) / np.float32(32768), self._words(text, len(samples))
 
-    def _collect(
-        self, wav: "ctypes._Pointer[ctypes.c_short]", n: int, events: "ctypes._Pointer[_EventStruct]"
-    ) -> int:
+    def _collect(self, wav: "ctypes._Pointer[ctypes.c_short]", n: int, events: "ctypes._Pointer[_EventStruct]") -> int:
         if n > 0 and wav:
             self._pieces.append(np.ctypeslib.as_array(wav, (n,)).copy())
         i = 0

@@ -50,9 +50,7 @@ class PlainWhisperX:
             asr_options={"beam_size": BEAM},
             vad_options={"chunk_size": CHUNK_SIZE_S},
         )
-        self._aligner, self._alphabet = whisperx.load_align_model(
-            "en", "cpu", model_name=str(models / "align")
-        )
+        self._aligner, self._alphabet = whisperx.load_align_model("en", "cpu", model_name=str(models / "align"))
         self._diarizer = DiarizationPipeline(model_name=str(models / "diarization"), device="cpu")
 
     @staticmethod
@@ -150,9 +148,7 @@ def speaker_figures(truth: Json, result: Json, diarized: Any) -> Json:
         "diarization_error_rate": _error_rate(turns, found, 0.0),
         "diarization_error_rate_collar": _error_rate(turns, found, 0.5),
         "diarization_error_rate_strict": _error_rate(strict, found, 0.0),
-        "words_with_right_speaker": _right_speakers(
-            strict, found, truth["segments"], result["word_segments"]
-        ),
+        "words_with_right_speaker": _right_speakers(strict, found, truth["segments"], result["word_segments"]),
     }
 
 
@@ -163,9 +159,7 @@ def _error_rate(reference: Annotation, found: Annotation, collar_s: float) -> fl
     return round(error_rate, 4)
 
 
-def _right_speakers(
-    reference: Annotation, found: Annotation, segments: list[Json], words: list[Json]
-) -> float:
+def _right_speakers(reference: Annotation, found: Annotation, segments: list[Json], words: list[Json]) -> float:
     """Share, of the words that have a speaker and whose middle lies in a sentence."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -13,9 +13,7 @@ def listed(text: str) -> list[str]:
     return text.split("|") if "|" in text else text.split()
 
 
-NAMES = listed(
-    "Anna Peter Maria David Laura Thomas Julia Robert Emma Daniel Sarah Michael Olivia James Sophie Martin"
-)
+NAMES = listed("Anna Peter Maria David Laura Thomas Julia Robert Emma Daniel Sarah Michael Olivia James Sophie Martin")
 DIGITS = listed("zero one two three four five six seven eight nine")
 TENS = listed("ten eleven twelve fifteen twenty thirty forty fifty sixty ninety hundred")
 DAYS = listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")

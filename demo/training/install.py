@@ -54,9 +54,7 @@ def install(source: Path, target: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workdir", type=Path, help="the folder of a finished `python -m demo.training`")
-    parser.add_argument(
-        "--into", type=Path, default=MODELS, help="a model directory (default: demo/models/tiny)"
-    )
+    parser.add_argument("--into", type=Path, default=MODELS, help="a model directory (default: demo/models/tiny)")
     chosen = parser.parse_args(arguments)
     summary_file = chosen.workdir / "summary.json"
     if not summary_file.exists():

@@ -16,9 +16,7 @@ class Progress:
             self._averages[name] = self._averages.get(name, figure) * 0.95 + figure * 0.05
         if done % self._every == 0 or done == self._last:
             averages = " ".join(f"{name} {value:.4g}" for name, value in self._averages.items())
-            say(
-                f"{self._stage}: step {done} of {self._last}, {time.monotonic() - self._started_s:.0f} s: {averages}"
-            )
+            say(f"{self._stage}: step {done} of {self._last}, {time.monotonic() - self._started_s:.0f} s: {averages}")
 
 
 def say(line: str) -> None:

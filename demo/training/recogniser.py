@@ -201,9 +201,7 @@ class Batches:
         if not window.text:
             return [], []
         encoded = self._tokenizer.encode(" " + window.text, add_special_tokens=False)
-        word_of_token = (
-            np.cumsum([token[0] == "\u0120" for token in encoded.tokens]) - 1
-        )  # U+0120 marks a space
+        word_of_token = np.cumsum([token[0] == "\u0120" for token in encoded.tokens]) - 1  # U+0120 marks a space
         words = window.words
         if not words or len(words) != word_of_token[-1] + 1:
             return encoded.ids, [(-1, -1)] * len(encoded.ids)
@@ -243,9 +241,7 @@ class Recogniser(nn.Module):
         self.whisper = whisper
         self.ctc = nn.Linear(WIDTH, len(CHARACTERS) + 1)
 
-    def losses(
-        self, batch: Batch, thinning: int, heads: Sequence[GuidedHead]
-    ) -> tuple[Tensor, dict[str, float]]:
+    def losses(self, batch: Batch, thinning: int, heads: Sequence[GuidedHead]) -> tuple[Tensor, dict[str, float]]:
         """The loss to minimise, and the figures to show."""
         with torch.autocast("cpu", torch.bfloat16):
             encoded, n, mask = whisper_model.encode(self.whisper, batch.mel, thinning)
@@ -264,18 +260,14 @@ class Recogniser(nn.Module):
 
 
 def _token_loss(logits: Tensor, batch: Batch) -> Tensor:
-    each = functional.cross_entropy(
-        logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100, reduction="none"
-    )
+    each = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=-100, reduction="none")
     return (each * batch.weights.flatten()).sum() / (batch.weights * (batch.labels >= 0)).sum()
 
 
 def _ctc_loss(characters: Tensor, batch: Batch, n: int) -> Tensor:
     log_probabilities = functional.log_softmax(characters, -1).transpose(0, 1)
     lengths = torch.full((log_probabilities.shape[1],), n)
-    return functional.ctc_loss(
-        log_probabilities, batch.characters, lengths, batch.character_counts, zero_infinity=True
-    )
+    return functional.ctc_loss(log_probabilities, batch.characters, lengths, batch.character_counts, zero_infinity=True)
 
 
 def _guide_loss(maps: Sequence[Tensor], heads: Sequence[GuidedHead], frames: Tensor) -> Tensor:

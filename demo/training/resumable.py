@@ -37,9 +37,7 @@ class TrainingState:
         """Replace the file as a whole, so that a kill leaves the old one or the new one."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_suffix(".unfinished")
-        torch.save(
-            {name: part.state_dict() for name, part in self._parts.items()} | {"steps": steps}, unfinished
-        )
+        torch.save({name: part.state_dict() for name, part in self._parts.items()} | {"steps": steps}, unfinished)
         unfinished.replace(self._path)
 
 

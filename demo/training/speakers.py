@@ -45,9 +45,7 @@ class Classifier(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Cosines (batch, n_speakers) of samples (batch, 1, n_samples)."""
-        cosines: Tensor = (
-            functional.normalize(self.embedding(samples)) @ functional.normalize(self.directions).T
-        )
+        cosines: Tensor = functional.normalize(self.embedding(samples)) @ functional.normalize(self.directions).T
         return cosines
 
 
@@ -90,9 +88,7 @@ def train(corpus: Corpus, state_file: Path, last: int = LAST) -> TinyXVector:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, last)
         cosines = network(samples)
-        loss = functional.cross_entropy(
-            SCALE * (cosines - MARGIN * functional.one_hot(who, len(speakers))), who
-        )
+        loss = functional.cross_entropy(SCALE * (cosines - MARGIN * functional.one_hot(who, len(speakers))), who)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -135,8 +135,7 @@ def _trimmed(samples: Samples, words: list[Word]) -> Speech:
     samples = samples[first:last]
     start_s, duration_s = first / SAMPLE_RATE_HZ, len(samples) / SAMPLE_RATE_HZ
     inside = tuple(
-        Word(word.text, max(0.0, word.start_s - start_s), min(duration_s, word.end_s - start_s))
-        for word in words
+        Word(word.text, max(0.0, word.start_s - start_s), min(duration_s, word.end_s - start_s)) for word in words
     )
     level = RMS / (np.sqrt(np.mean(samples**2)) + 1e-9)
     return Speech(np.clip(samples * level, -0.99, 0.99).astype(np.float32), inside)

@@ -90,9 +90,7 @@ _FEATURES = {
 
 def _sentences() -> list[str]:
     r = random.Random(7)
-    sentences = [" " + grammar.english(r) for _ in range(60_000)] + [
-        " " + grammar.german(r) for _ in range(8_000)
-    ]
+    sentences = [" " + grammar.english(r) for _ in range(60_000)] + [" " + grammar.german(r) for _ in range(8_000)]
     return sentences + [" " + " ".join(sentence.split()[1:]) for sentence in sentences[:20_000]]
 
 
@@ -134,9 +132,7 @@ def build(tokenizer: Tokenizer) -> WhisperForConditionalGeneration:
     return model
 
 
-def encode(
-    model: WhisperForConditionalGeneration, mel: Tensor, thinning: int
-) -> tuple[Tensor, int, Tensor | None]:
+def encode(model: WhisperForConditionalGeneration, mel: Tensor, thinning: int) -> tuple[Tensor, int, Tensor | None]:
     """Encoder states (batch, positions, WIDTH), how many positions are the window, attention mask.
 
     `mel`, (batch, N_MELS, frames), is the window and 10 frames of its padding. The rest of the padding up to 30 s is

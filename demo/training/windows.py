@@ -98,9 +98,7 @@ def _tones(n: int, r: random.Random) -> Samples:
     hum_hz = r.choice([50, 60, 100, 120]) if r.random() < 0.3 else 0
     for overtone in range(r.randint(1, 3)):
         tone_hz = hum_hz * (overtone + 1) if hum_hz else 60 * (4000 / 60) ** r.random()
-        samples += 10 ** r.uniform(-2.3, -0.6) * np.sin(2 * np.pi * tone_hz * t + r.uniform(0, 6)).astype(
-            np.float32
-        )
+        samples += 10 ** r.uniform(-2.3, -0.6) * np.sin(2 * np.pi * tone_hz * t + r.uniform(0, 6)).astype(np.float32)
     if not hum_hz and r.random() < 0.5:
         samples *= (t * r.uniform(0.3, 4)) % 1 < r.uniform(0.1, 0.9)
     if r.random() < 0.3:

@@ -40,11 +40,8 @@ class Process:
     log: Path
 
     def lines(self) -> list[dict[str, object]]:
-        found = []
-        for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("{"):
-                found.append(json.loads(line))
-        return found
+        text = self.log.read_text(encoding="utf-8", errors="replace")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line.endswith("}")]
 
     def has_said(self, sentence: str) -> bool:
         return any(line.get("message") == sentence for line in self.lines())

@@ -17,7 +17,7 @@ SHORT = ROOT / "demo" / "recordings" / "conversation-90s.flac"
 LONG = ROOT / "demo" / "recordings" / "conversation-5min.flac"
 
 
-@pytest.fixture()
+@pytest.fixture
 def new_cluster(kafka: Kafka, minio: Minio, topic_prefix: str, tmp_path: Path) -> Iterator[MakeCluster]:
     """Makes a cluster; its processes end with the test."""
     with ExitStack() as stack:

@@ -12,6 +12,7 @@ from typing import Never, TypeVar
 from consumer.adapters.memory_broker import MemoryBroker, MemoryInbox, MemoryOutbox, MemoryTail
 from consumer.adapters.memory_store import MemoryStore
 from consumer.audio.policies import WindowPolicies
+from consumer.audio.vad_whisperx import FrameScorer
 from consumer.bootstrap import coordinator_policy
 from consumer.control import ControlWatch
 from consumer.coordination import Coordination
@@ -19,6 +20,7 @@ from consumer.coordinator.coordinator import KnownResult
 from consumer.core.chunks import ChunkShape
 from consumer.core.layout import CHUNK_LANES, Topic
 from consumer.core.retries import RetryPolicy
+from consumer.core.speech import Engine
 from consumer.events import Event, JobFinished
 from consumer.functions.assemble import Assemble
 from consumer.functions.cleanup import CleanUp
@@ -46,10 +48,11 @@ class MemorySystem:
     """`chunk_s` is the chunk length. Workers are added by role; a killed one simply is turned no more."""
 
     chunk_s: float = 300.0
-    engine: StandInEngine = field(default_factory=StandInEngine)
+    engine: Engine = field(default_factory=StandInEngine)
+    scorer: Callable[[], FrameScorer] = field(default=lambda: no_scorer())
     settings: Settings = field(
         default_factory=lambda: Settings(
-            models=ModelSettings(allowed=("demo",)), topics=TopicSettings(state_partitions=2, work_partitions=2)
+            models=ModelSettings(allowed=("tiny",)), topics=TopicSettings(state_partitions=2, work_partitions=2)
         )
     )
 
@@ -109,14 +112,14 @@ class MemorySystem:
             WORK_BUCKET,
             ChunkShape(self.chunk_s, 30.0, 500_000_000),
             self.settings.limits,
-            WindowPolicies("silero", _no_scorer),
+            WindowPolicies("silero", self.scorer),
             self.engine.max_window_s,
             self.engine.min_overlap_s,
             self.clock,
         )
         return self._worker("plan", PlanWork, function, (Topic.PLAN_WORK,), 1.0)
 
-    def add_transcriber(self, engine: StandInEngine | None = None) -> Loop:
+    def add_transcriber(self, engine: Engine | None = None) -> Loop:
         function = Transcribe(self.store, WORK_BUCKET, engine or self.engine, self.clock)
         return self._worker("transcribe", ChunkWork, function, CHUNK_LANES, 1.0)
 
@@ -208,5 +211,5 @@ class MemorySystem:
         return self.broker.records(self.post.topic(Topic.DEAD_LETTERS))
 
 
-def _no_scorer() -> Never:
+def no_scorer() -> Never:
     raise AssertionError("these jobs use silero")

@@ -27,9 +27,7 @@ class TinyXVector(Model):
     ) -> None:
         super().__init__(sample_rate=sample_rate, num_channels=num_channels, task=task)
         self.save_hyperparameters("n_mels", "channels", "dimension")
-        self.mel = MelSpectrogram(
-            sample_rate, n_fft=512, win_length=400, hop_length=160, n_mels=n_mels, f_min=50
-        )
+        self.mel = MelSpectrogram(sample_rate, n_fft=512, win_length=400, hop_length=160, n_mels=n_mels, f_min=50)
         layers: list[nn.Module] = []
         n_in = n_mels
         for n_out, kernel, dilation in _shapes(channels):
