@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pydantic import BaseModel, ConfigDict
+
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window
 from consumer.core.windows import Decided
 from consumer.errors import Misconfigured
@@ -31,8 +33,8 @@ class ChunkShape:
     overlap_s: float
     max_bytes: int
 
-    def planner(self, max_window_s: float, min_overlap_s: float) -> ChunkPlanner:
-        """A planner whose chunks keep the ceiling, also when a window of greatest length lies across the cut.
+    def fit(self, max_window_s: float, min_overlap_s: float) -> PlanShape:
+        """Lengths that keep the ceiling, also when a window of greatest length lies across the cut.
 
         Raises Misconfigured when the ceiling leaves less than a second.
         """
@@ -45,7 +47,27 @@ class ChunkShape:
                 f"{overlap / SAMPLE_RATE_HZ:g} s and a window of {max_window_s:g} s; raise it",
                 max_bytes=self.max_bytes,
             )
-        return ChunkPlanner(length, overlap)
+        return PlanShape(length=length, overlap=overlap, max_window_s=max_window_s)
+
+    def planner(self, max_window_s: float, min_overlap_s: float) -> ChunkPlanner:
+        return self.fit(max_window_s, min_overlap_s).planner()
+
+
+class PlanShape(BaseModel):
+    """What the cuts of a run depend on, lengths in samples.
+
+    It is stored with the run: chunks that were cut in two ways (settings that changed between two tries of a plan)
+    would lose words, or say them twice.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    length: int
+    overlap: int
+    max_window_s: float
+
+    def planner(self) -> ChunkPlanner:
+        return ChunkPlanner(self.length, self.overlap)
 
 
 class ChunkPlanner:

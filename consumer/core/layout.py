@@ -30,6 +30,11 @@ class RunKeys:
         """The first speech of the recording, 16 kHz mono s16le: what the language is detected on."""
         return f"{self.work_prefix}language-sample.pcm"
 
+    @property
+    def plan_shape(self) -> str:
+        """JSON: the lengths that the first planner of this run cut with; a later one keeps to them."""
+        return f"{self.work_prefix}plan-shape.json"
+
     def chunk_audio(self, index: int) -> str:
         """16 kHz mono s16le samples of the chunk's audio span."""
         return f"{self.work_prefix}chunks/{index:05d}.pcm"

@@ -19,7 +19,7 @@ from consumer.audio.decode import Decoding, decode
 from consumer.audio.limits import RecordingLimits
 from consumer.audio.sniff import MediaType, sniff
 from consumer.audio.source import ReadAhead
-from consumer.core.chunks import ChunkPlanner, ChunkShape
+from consumer.core.chunks import ChunkPlanner, ChunkShape, PlanShape
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window, to_seconds
@@ -130,15 +130,15 @@ class Plan:
 
     def _planning(self, work: PlanWork, attempt: Attempt) -> Planning:
         model, asked_s = work.options.model, work.options.vad.max_window_s
-        max_window_s = min(self._max_window_s(model), asked_s or float("inf"))
-        vad = work.options.vad.model_copy(update={"max_window_s": max_window_s})
-        return Planning(
-            work,
-            attempt,
-            ChunkWriter(self._store, self._work_bucket, RunKeys(work.job_id, work.run)),
-            self._chunks.planner(max_window_s, self._min_overlap_s(model)),
-            self._windows_for(work.options.model_copy(update={"vad": vad})),
+        wanted = self._chunks.fit(
+            min(self._max_window_s(model), asked_s or float("inf")),
+            self._min_overlap_s(model),
         )
+        writer = ChunkWriter(self._store, self._work_bucket, RunKeys(work.job_id, work.run))
+        shape = writer.agree(wanted)
+        vad = work.options.vad.model_copy(update={"max_window_s": shape.max_window_s})
+        policy = self._windows_for(work.options.model_copy(update={"vad": vad}))
+        return Planning(work, attempt, writer, shape.planner(), policy)
 
 
 class Planning:
@@ -211,6 +211,13 @@ class ChunkWriter:
         self._store = store
         self._bucket = bucket
         self._keys = keys
+
+    def agree(self, wanted: PlanShape) -> PlanShape:
+        """The shape of this run: ours, or that of a planner before us, whose settings may have been others."""
+        data = wanted.model_dump_json().encode()
+        if self._store.put_new(self._bucket, self._keys.plan_shape, data, "application/json").created:
+            return wanted
+        return PlanShape.model_validate_json(self._store.get(self._bucket, self._keys.plan_shape))
 
     def put(self, chunk: Chunk, pcm: PcmBuffer) -> None:
         """The audio first: a plan that is there always finds its audio."""

@@ -115,16 +115,16 @@ def test_a_chunk_waits_for_the_decision_about_its_cut() -> None:
 class TestAChunkShape:
     def test_keeps_the_ceiling_with_a_window_across_the_cut(self) -> None:
         ceiling = 2 * SAMPLE_RATE_HZ * 100
-        planner = ChunkShape(length_s=300, overlap_s=30, max_bytes=ceiling).planner(12.0, 10.0)
+        planner = ChunkShape(length_s=300, overlap_s=30, max_bytes=ceiling).fit(12.0, 10.0).planner()
         window = Window(0, 57.9, 69.9)  # the longest, and it begins just before the target at 58 s
         first = next(iter(planner.advance(Decided((window,), 1_600_000), 1_600_001)))
         assert first.span.end_s == 69.9
         assert 2 * first.audio.length <= ceiling
 
     def test_takes_the_longer_of_the_two_overlaps(self) -> None:
-        planner = ChunkShape(60, 5, 10**9).planner(30.0, 10.0)
+        planner = ChunkShape(60, 5, 10**9).fit(30.0, 10.0).planner()
         assert next(iter(planner.advance(Decided((), 10**7), 10**7))).audio.length == 70 * SAMPLE_RATE_HZ
 
     def test_is_refused_when_the_ceiling_has_no_room_for_a_chunk(self) -> None:
         with pytest.raises(Misconfigured, match="max_bytes"):
-            ChunkShape(300, 30, 1_000_000).planner(30.0, 10.0)
+            ChunkShape(300, 30, 1_000_000).fit(30.0, 10.0)

@@ -261,6 +261,7 @@ class TestAPlan:
         for wanted_s in (None, 30.0, 5.0):
             options = JobOptions(vad=VadOptions(max_window_s=wanted_s))
             make_plan(store, windows_for)(work(options), RecordedAttempt(store))
+            del store.objects[WORK_BUCKET, KEYS.plan_shape]
         assert asked == [12.0, 12.0, 5.0]
 
     def test_keeps_the_windows_whatever_the_length_of_the_chunks(self) -> None:
@@ -283,6 +284,14 @@ class TestAPlan:
         finished = make_plan(store)(work(), again)
         assert store.objects == before
         assert (again.chunks, finished.chunks_total) == (first.chunks, 3)
+
+    def test_starts_over_with_the_lengths_of_the_first_try_whatever_the_settings_are_now(self) -> None:
+        _, first, store = run(media.wav(SPEECH))
+        before = dict(store.objects)
+        again = RecordedAttempt(store)
+        make_plan(store, length_s=4.0, overlap_s=8.0)(work(), again)
+        assert store.objects == before
+        assert again.chunks == first.chunks
 
     def test_stops_between_blocks_when_the_job_is_cancelled(self) -> None:
         store = DictStore({(BUCKET, "talk.mp3"): media.wav(media.tone(60))})
@@ -325,7 +334,7 @@ class TestARecordingThatIsRefused:
         with pytest.raises(error) as caught:
             make_plan(store, limits=limits)(work(), RecordedAttempt(store))
         assert "recordings/talk.mp3" in str(caught.value)
-        assert not any(bucket == WORK_BUCKET for bucket, _ in store.objects)
+        assert {key for bucket, key in store.objects if bucket == WORK_BUCKET} <= {KEYS.plan_shape}
         return store
 
     def test_because_it_is_missing(self) -> None:
