@@ -46,7 +46,7 @@ class PyannoteScorer:
         """(n_windows, window_samples) to (n_windows, n_frames)."""
         import torch
 
-        scores = self._inference.infer(torch.from_numpy(windows)[:, None, :])
+        scores = self._inference.infer(torch.tensor(windows)[:, None, :])
         assert isinstance(scores, np.ndarray), "the segmentation model has one head"
         return np.asarray(scores.max(axis=-1), dtype=np.float32)
 
