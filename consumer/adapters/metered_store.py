@@ -37,7 +37,7 @@ class MeteredStore:
             return self._store.get(bucket, key, etag=etag, version_id=version_id)
 
     def stream(self, bucket: str, key: str, *, block_bytes: int = 1 << 20) -> Iterator[bytes]:
-        return self._walk("stream", self._store.stream(bucket, key, block_bytes=block_bytes))
+        return self._walk("stream", lambda: self._store.stream(bucket, key, block_bytes=block_bytes))
 
     def put_new(self, bucket: str, key: str, data: bytes, content_type: str = "application/octet-stream") -> PutOutcome:
         with self._metered("put_new"):
@@ -54,7 +54,7 @@ class MeteredStore:
             return self._store.upload(bucket, key, source, content_type)
 
     def list_keys(self, bucket: str, prefix: str) -> Iterator[str]:
-        return self._walk("list_keys", self._store.list_keys(bucket, prefix))
+        return self._walk("list_keys", lambda: self._store.list_keys(bucket, prefix))
 
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
         with self._metered("delete"):
@@ -77,14 +77,15 @@ class MeteredStore:
         finally:
             self._observe(operation, self._timer() - started_s)
 
-    def _walk(self, operation: str, items: Iterator[T]) -> Iterator[T]:
+    def _walk(self, operation: str, start: Callable[[], Iterator[T]]) -> Iterator[T]:
         """Counts the time in which the caller waits for the store, not the time in which the store waits for it."""
-        spent_s = 0.0
+        spent_s, items = 0.0, None
         try:
             while True:
                 started_s = self._timer()
                 try:
                     with self._counting_errors(operation):
+                        items = items or start()
                         item = next(items)
                 except StopIteration:
                     return

@@ -154,6 +154,27 @@ class BrokerContract:
         assert take(1, heir)[0].value == b"2"
         heir.close(5)
 
+    def test_the_lag_counts_what_was_not_read(self, lab: Lab) -> None:
+        """Transactions leave markers in the log, and those are not worth an exact number: more than nothing, and less
+        after each record."""
+        self.fill(lab, b"1", b"2", b"3")
+        inbox, _ = self.joined(lab)
+        take(1, inbox)
+        after_one = inbox.lag()
+        take(2, inbox)
+        after_all = inbox.lag()
+        inbox.close(5)
+        assert after_one is not None
+        assert after_all is not None
+        assert after_one >= 2
+        assert after_all <= after_one - 2
+
+    def test_best_effort_says_that_it_took_the_record(self, lab: Lab) -> None:
+        outbox = lab.outbox()
+        assert outbox.send(Outgoing(lab.topic(OUT), b"k", b"tick"))
+        outbox.close(5)
+        assert [record.value for record in lab.tail(OUT).read_to_end(0, PATIENCE_S)] == [b"tick"]
+
     def test_the_tail_reads_a_partition_to_its_end(self, lab: Lab) -> None:
         self.fill(lab, b"1", b"2", b"3")
         assert [record.value for record in lab.tail(WORK).read_to_end(0, PATIENCE_S)] == [b"1", b"2", b"3"]

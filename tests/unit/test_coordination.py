@@ -30,6 +30,7 @@ class Cluster:
     partitions: int = 2
     now_s: float = 1000.0
     known: dict[str, KnownResult] = field(default_factory=dict)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         self.broker = MemoryBroker({PREFIX + topic: self.partitions for topic in Topic})
@@ -45,7 +46,7 @@ class Cluster:
             POLICY,
             lookup=self.known.get,
             health=Health(60, 60),
-            metrics=Metrics(),
+            metrics=self.metrics,
             clock=lambda: self.now_s,
         )
         made.open()
@@ -74,6 +75,9 @@ class Cluster:
             self.tell(assembled(assembly))
         for cleanup in self.seen(Topic.CLEANUP_WORK, CleanupWork):
             self.tell(CleanupFinished(job_id=cleanup.job_id, run=1, removed=1))
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"whisperx_{name}", labels)
 
     def results(self) -> list[JobFinished]:
         return self.seen(Topic.RESULTS, JobFinished)
@@ -166,3 +170,62 @@ def test_events_without_effect_move_the_position_too() -> None:
     cluster.tell(transcribed("nobody", 0))
     cluster.turn(coordinator, times=8)
     assert cluster.broker.lag(PREFIX + Topic.JOB_EVENTS, GROUP) == 0
+
+
+def test_open_jobs_are_counted_by_stage_and_released_chunks_by_lane() -> None:
+    cluster = Cluster()
+    coordinator, _ = cluster.coordinator()
+    cluster.tell(requested("job"))
+    cluster.turn(coordinator)
+    assert cluster.value("jobs_open", stage="planning") == 1
+    cluster.tell(*plan_answers(cluster.seen(Topic.PLAN_WORK, PlanWork)[0], 3))
+    cluster.turn(coordinator)
+    assert cluster.value("jobs_open", stage="planning") == 0
+    assert cluster.value("jobs_open", stage="transcribing") == 1
+    released = len(cluster.seen(Topic.CHUNK_WORK_NORMAL, ChunkWork))
+    assert cluster.value("chunks_released", priority="normal") == released > 0
+    finish(cluster, coordinator)
+    assert cluster.value("jobs_open", stage="transcribing") == cluster.value("chunks_released", priority="normal") == 0
+    assert cluster.value("job_seconds_count", status="completed") == 1
+
+
+def test_a_lost_partition_takes_its_jobs_out_of_the_numbers() -> None:
+    cluster = Cluster(partitions=1)
+    coordinator, inbox = cluster.coordinator()
+    cluster.tell(requested("job"))
+    cluster.turn(coordinator)
+    cluster.broker.expire(inbox)
+    cluster.broker.groups[GROUP, PREFIX + Topic.JOB_EVENTS].members.append(
+        MemoryInbox(cluster.broker, inbox.topic, "x")
+    )
+    cluster.turn(coordinator)
+    assert cluster.value("rebalances_total", kind="lost") == 1
+    assert cluster.value("assigned_partitions", topic=inbox.topic) == 0
+    assert cluster.value("jobs_open", stage="planning") == 0
+
+
+def test_a_duplicate_is_counted_and_a_conflict_is_none() -> None:
+    cluster = Cluster(known={"old": KnownResult(1, requested("old").request_digest)})
+    coordinator, _ = cluster.coordinator()
+    cluster.tell(requested("job"), requested("job"), requested("job", key="other.wav"), requested("old"))
+    cluster.turn(coordinator)
+    assert cluster.value("duplicate_jobs_total") == 2
+    assert cluster.value("dead_letters_total", code="JOB_CONFLICT") == 1
+
+
+def test_a_job_whose_transaction_fails_is_not_yet_finished() -> None:
+    cluster = Cluster(partitions=1)
+    coordinator, _ = cluster.coordinator()
+    cluster.tell(requested("job"))
+    for _ in range(2):
+        cluster.turn(coordinator)
+        cluster.answer_everything()
+    cluster.turn(coordinator)
+    (assembly,) = cluster.seen(Topic.ASSEMBLY_WORK, AssemblyWork)
+    cluster.broker.faults.append(Fault.ABORTED)
+    cluster.tell(assembled(assembly))
+    cluster.turn(coordinator, times=1)
+    assert cluster.value("transactions_total", outcome="aborted") == 1
+    assert cluster.value("jobs_finished_total", status="completed") is None
+    cluster.turn(coordinator)
+    assert cluster.value("jobs_finished_total", status="completed") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -76,7 +77,9 @@ def received(value: bytes, topic: str = "t.jobs", headers: Headers = ()) -> Rece
     return Received(topic, 0, 7, b"key", value, headers, timestamp_ms=5_000)
 
 
-def handler(function: Callable[[ChunkWork, Attempt], Event], cancelled: bool = False) -> WorkHandler[ChunkWork]:
+def handler(
+    function: Callable[[ChunkWork, Attempt], Event], cancelled: bool = False, metrics: Metrics | None = None
+) -> WorkHandler[ChunkWork]:
     return WorkHandler(
         "transcribe",
         ChunkWork,
@@ -85,7 +88,7 @@ def handler(function: Callable[[ChunkWork, Attempt], Event], cancelled: bool = F
         in_place=RetryPolicy(3, 0.5, 5.0),
         cancelled=lambda job_id: cancelled and job_id == "job",
         health=Health(60, 60),
-        metrics=Metrics(),
+        metrics=metrics or Metrics(),
     )
 
 
@@ -208,6 +211,40 @@ def test_work_that_keeps_killing_its_process_is_answered_as_failed() -> None:
     failed = answer_of(handler(lambda work, attempt: DONE).give_up(record_of(WORK), 3), ChunkFailed)
     assert isinstance(failed, ChunkFailed)
     assert failed.error.code == "WORKER_KILLED"
+
+
+def test_each_outcome_of_work_is_counted_once() -> None:
+    metrics = Metrics()
+    handler(lambda work, attempt: DONE, metrics=metrics)(record_of(WORK), Ticket())
+    handler(failing(DecoderCrashed("gone")), metrics=metrics)(record_of(WORK), Ticket())
+    handler(lambda work, attempt: DONE, metrics=metrics).give_up(record_of(WORK), 3)
+    handler(lambda work, attempt: DONE, metrics=metrics)(received(b"garbage", "t.chunk-work.normal"), Ticket())
+    handler(lambda work, attempt: DONE, cancelled=True, metrics=metrics)(record_of(WORK), Ticket())
+    with pytest.raises(Abandoned):
+        handler(lambda work, attempt: DONE, metrics=metrics)(record_of(WORK), Ticket(lost_after=0))
+
+    value = metrics.registry.get_sample_value
+    for outcome, times in (("done", 1), ("failed", 3), ("stopped", 2)):
+        assert value("whisperx_work_finished_total", {"role": "transcribe", "outcome": outcome}) == times, outcome
+    assert value("whisperx_chunks_finished_total", {"outcome": "failed"}) == 2
+    assert value("whisperx_chunks_finished_total", {"outcome": "skipped"}) == 2
+    for code in ("DECODER_CRASHED", "WORKER_KILLED"):
+        assert value("whisperx_work_failures_total", {"role": "transcribe", "code": code}) == 1, code
+    assert value("whisperx_dead_letters_total", {"code": "EVENT_UNREADABLE"}) == 1
+
+
+def test_work_closes_with_one_line_whatever_its_outcome(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    handler(lambda work, attempt: DONE)(record_of(WORK), Ticket())
+    handler(failing(UnreadableAudio("broken")))(record_of(WORK), Ticket())
+    handler(lambda work, attempt: DONE, cancelled=True)(record_of(WORK), Ticket())
+    closing = [record.message for record in caplog.records]
+    assert closing == ["Chunk skipped", "Work failed", "Work is left, its job was cancelled"]
+
+
+def test_only_chunks_weigh_audio() -> None:
+    assert handler(lambda work, attempt: DONE).weighs_audio
+    assert not INTAKE.weighs_audio
 
 
 # ── intake ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -27,6 +27,7 @@ class GatedHandler:
     begun: list[bytes] = field(default_factory=list)
     gates: dict[bytes, threading.Event] = field(default_factory=dict)
     announcements: int = 0
+    reports: int = 0
 
     def weight(self, record: Received) -> float:
         return self.weights.get(record.value or b"", 1.0)
@@ -38,6 +39,8 @@ class GatedHandler:
             raise ZeroDivisionError("a bug in the handler")
         for number in range(self.announcements):
             ticket.announce([Outgoing(OUT, record.key, b"announced:%d" % number)])
+        for number in range(self.reports):
+            ticket.report(Outgoing(OUT, record.key, b"report:%d" % number))
         if value.startswith(b"wait"):
             gate = self.gates.setdefault(value, threading.Event())
             while not gate.is_set():
@@ -57,6 +60,7 @@ class Rig:
 
     partitions: int = 1
     broker: MemoryBroker = field(init=False)
+    metrics: Metrics = field(default_factory=Metrics)
     now_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -76,11 +80,14 @@ class Rig:
             MemoryOutbox(self.broker),
             LoopLimits(capacity=capacity, grace_s=grace_s),
             health=Health(60, 60),
-            metrics=Metrics(),
+            metrics=self.metrics,
             clock=lambda: self.now_s,
         )
         loop.open()
         return loop, inboxes[0]
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"whisperx_{name}", labels)
 
     def out(self) -> list[bytes]:
         return [record.value or b"" for record in self.broker.records(OUT)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.adapters.memory_broker import Fault
+from consumer.adapters.memory_broker import Fault, MemoryOutbox
 from tests.unit.loop.rig import GROUP, LOW, WORK, GatedHandler, Rig
 
 
@@ -187,3 +187,41 @@ def test_the_highest_lane_goes_first_and_the_lowest_gets_its_share() -> None:
     loop, _ = rig.worker(handler, capacity=1.0, lanes=(WORK, LOW))
     rig.turn_until(lambda: len(handler.begun) >= 40, loop)
     assert handler.begun[:40].count(b"low") == pytest.approx(4, abs=1)
+
+
+def test_what_is_held_and_how_far_behind_is_told_while_it_is_so() -> None:
+    rig, handler = Rig(), GatedHandler(weights={b"wait": 60.0})
+    rig.put(b"wait", b"later", b"later")
+    loop, _ = rig.worker(handler, capacity=60.0)
+    rig.turn_until(lambda: rig.value("paused_partitions", topic=WORK) == 1, loop)
+    assert rig.value("consumer_lag", topic=WORK) == 2
+    assert rig.value("handoff_events", role="test") == 1
+    assert rig.value("handoff_audio_seconds", role="test") == 60
+    handler.open(b"wait")
+    rig.turn_until(lambda: rig.value("consumer_lag", topic=WORK) == 0 and len(rig.out()) == 3, loop)
+    assert rig.value("handoff_audio_seconds", role="test") == 0
+    assert rig.value("paused_partitions", topic=WORK) == 0
+
+
+def test_reports_without_room_are_dropped_and_counted() -> None:
+    rig, handler = Rig(), GatedHandler(reports=2)
+    loop, _ = rig.worker(handler)
+    rig.put(b"a")
+    rig.turn_until(lambda: b"done:a" in rig.out(), loop)
+    assert rig.value("progress_dropped_total") == 0
+    assert isinstance(loop._outbox, MemoryOutbox)
+    loop._outbox.full = True
+    rig.put(b"b")
+    rig.turn_until(lambda: b"done:b" in rig.out(), loop)
+    assert rig.value("progress_dropped_total") == 2
+    assert rig.out().count(b"report:0") == 1
+
+
+def test_every_transaction_is_timed_whatever_its_outcome() -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.broker.faults.append(Fault.ABORTED)
+    rig.put(b"a")
+    loop, _ = rig.worker(handler)
+    rig.turn_until(lambda: rig.out() == [b"done:a"] and rig.value("transactions_total", outcome="committed") == 1, loop)
+    assert rig.value("transactions_total", outcome="aborted") == 1
+    assert rig.value("transaction_seconds_count") == 2

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 from prometheus_client.exposition import generate_latest
 
+from consumer.bootstrap import Parts, Role, System
 from consumer.health import Health
 from consumer.metrics import PREFIX, Metrics
+from consumer.settings import Settings
 
 
 def test_every_name_follows_the_rules() -> None:
@@ -47,3 +49,22 @@ def test_ages_are_read_when_scraped_because_a_stuck_loop_reports_nothing() -> No
     assert metrics.registry.get_sample_value("whisperx_poll_age_seconds", {"role": "plan"}) == 11
     assert metrics.registry.get_sample_value("whisperx_step_age_seconds", {"role": "plan"}) == 11
     assert metrics.registry.get_sample_value("whisperx_ready") == 0
+
+
+def test_the_lag_that_nobody_knows_has_no_value() -> None:
+    metrics = Metrics()
+    metrics.tell_lag("t", 7)
+    assert metrics.registry.get_sample_value("whisperx_consumer_lag", {"topic": "t"}) == 7
+    metrics.tell_lag("t", None)
+    assert metrics.registry.get_sample_value("whisperx_consumer_lag", {"topic": "t"}) is None
+
+
+def test_a_process_tells_its_build_and_its_ages_before_it_has_started() -> None:
+    parts = Parts(Settings())
+    System(parts, [Role.INTAKE, Role.PLAN])
+    text = generate_latest(parts.metrics.registry).decode()
+    assert "whisperx_build_info{" in text
+    assert "whisperx_ready 0.0" in text
+    for role in ("intake", "plan"):
+        assert f'whisperx_poll_age_seconds{{role="{role}"}}' in text
+        assert f'whisperx_step_age_seconds{{role="{role}"}}' in text
