@@ -33,6 +33,9 @@ MAX_FIELD_CHARACTERS = 8_000
 """A longer field is cut: a line is for reading, and log collectors drop lines beyond 16 KiB or 64 KiB."""
 MIN_SECRET_CHARACTERS = 4
 """A shorter secret is not masked: it would mask half of every line, and is no secret."""
+REPEAT_INTERVAL_S = 30.0
+"""A library's line is not written again within this time."""
+MAX_REMEMBERED = 1_000
 MASK = "***"
 
 QUIET = (
@@ -43,6 +46,7 @@ QUIET = (
 """Libraries of which only warnings are wanted."""
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_NUMBER = re.compile(r"\d+")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _bound: ContextVar[Mapping[str, object]] = ContextVar("bound_log_fields", default={})  # noqa: B039  (never changed)
 
@@ -72,6 +76,7 @@ def configure(settings: LogOptions, secrets: Iterable[str] = (), stream: TextIO 
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonLines(mask) if settings.format == "json" else TextLines(mask))
     handler.addFilter(_bind)
+    handler.addFilter(Seldom(QUIET))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(settings.level)
     for name in QUIET:
@@ -121,6 +126,30 @@ class Mask:
 
     def __call__(self, text: str) -> str:
         return self._pattern.sub(MASK, text) if self._pattern else text
+
+
+class Seldom(logging.Filter):
+    """Lets a library say the same thing once in a while: a broker that is away is worth one line, not twenty a second.
+
+    Numbers do not count, so that a line per attempt, port or client is the same line. Ours always pass.
+    """
+
+    def __init__(self, libraries: Iterable[str], interval_s: float = REPEAT_INTERVAL_S) -> None:
+        super().__init__()
+        self._libraries = frozenset(libraries)
+        self._interval_s = interval_s
+        self._said_s: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in self._libraries:
+            return True
+        what = (record.name, _NUMBER.sub("#", record.getMessage()))
+        if record.created - self._said_s.get(what, -math.inf) < self._interval_s:
+            return False
+        if len(self._said_s) >= MAX_REMEMBERED:
+            self._said_s.clear()
+        self._said_s[what] = record.created
+        return True
 
 
 class JsonLines(logging.Formatter):

@@ -128,6 +128,29 @@ def test_libraries_are_heard_from_warnings_on_and_only_once(name: str) -> None:
     assert only_line(stream)["logger"] == name
 
 
+def test_a_library_says_the_same_thing_once_in_a_while() -> None:
+    seldom = logs.Seldom(["librdkafka"], interval_s=30)
+
+    def passes(name: str, message: str, at_s: float) -> bool:
+        record = logging.makeLogRecord({"name": name, "msg": message, "created": at_s})
+        return seldom.filter(record)
+
+    assert passes("librdkafka", "port 9092 refused after 1 ms", 100)
+    assert not passes("librdkafka", "port 9092 refused after 2 ms", 129)
+    assert passes("librdkafka", "another thing", 129)
+    assert passes("librdkafka", "port 9092 refused after 3 ms", 130)
+    assert passes("consumer.loop", "Publishing failed", 130)
+    assert passes("consumer.loop", "Publishing failed", 130)
+
+
+def test_what_was_said_is_not_remembered_without_bound() -> None:
+    seldom = logs.Seldom(["librdkafka"])
+    for number in range(3 * logs.MAX_REMEMBERED):
+        letters = f"{number:b}".replace("0", "a").replace("1", "b")
+        assert seldom.filter(logging.makeLogRecord({"name": "librdkafka", "msg": letters}))
+    assert len(seldom._said_s) <= logs.MAX_REMEMBERED
+
+
 def test_a_library_that_brings_its_own_handler_finds_one_already() -> None:
     """whisperx writes to standard output unless its logger has a handler when it is imported."""
     capture()
