@@ -2,8 +2,9 @@
 
     log.info("Chunk transcribed", extra={"duration_s": 4.2, "attempt": 1})
 
-Fields in use: job_id, run, chunk_index, role, topic, partition, offset, attempt, code, duration_s. What a unit of work
-has in common is bound once, and then stands on every line that is written inside, also by libraries:
+Fields in use: job_id, run, chunk_index, role, topic, partition, offset, attempt, code, reused, audio_s, duration_s. No
+field quotes what was said. What a unit of work has in common is bound once, and then stands on every line that is
+written inside, also by libraries:
 
     with bound(job_id=work.job_id, chunk_index=work.chunk_index):
         ...
