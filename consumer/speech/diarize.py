@@ -3,7 +3,7 @@
 pyannote slides a window over the recording, scores it for a few local speakers, embeds each of them, and clusters all
 embeddings once. Scores and embeddings of a window depend on its own samples only, so a chunk computes the windows
 that start in its span, counted from the start of the recording. The reduce step is pyannote's own `apply` over what
-the chunks stored.
+the chunks stored (see replay.py).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from consumer.core.values import SAMPLE_RATE_HZ, Span
 from consumer.errors import Misconfigured
 from consumer.events import DiarizeOptions
 from consumer.speech.environment import make_importable, quiet
+from consumer.speech.replay import become_replay
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +260,7 @@ def _tf32_put_back() -> Iterator[None]:
 
 
 def _load(files: Path, device: str) -> Any:
-    """The pipeline, made to take stored scores and embeddings in place of a file."""
+    """The pipeline, made to replay stored scores and embeddings."""
     make_importable(files)
     with quiet():
         import torch
@@ -272,15 +273,5 @@ def _load(files: Path, device: str) -> Any:
         if not pipeline.instantiated:
             pipeline.instantiate(pipeline.default_parameters())  # type: ignore[no-untyped-call]
         pipeline.to(torch.device(device))
-
-    class Replay(SpeakerDiarization):
-        """`apply` asks itself for scores and embeddings; here they come with the recording."""
-
-        def get_segmentations(self, file: Any, hook: Any = None) -> Any:  # noqa: ARG002
-            return file["scores"]
-
-        def get_embeddings(self, file: Any, *_: Any, **__: Any) -> Any:
-            return file["embeddings"]
-
-    pipeline.__class__ = Replay
+    become_replay(pipeline)
     return pipeline
