@@ -30,12 +30,13 @@ from consumer.functions.assemble import Assemble
 from consumer.functions.cleanup import CleanUp
 from consumer.functions.intake import Intake
 from consumer.health import Health, HealthServer
-from consumer.loop import Handler, Loop, LoopLimits
+from consumer.loop import Loop, LoopLimits
 from consumer.metrics import Metrics
 from consumer.ports import ObjectStore
 from consumer.results_lookup import find_result
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import Settings
+from consumer.tasks import Handler
 from consumer.wire import Codec
 from consumer.work import AssemblyWork, ChunkWork, CleanupWork, PlanWork
 
@@ -314,10 +315,15 @@ def _loop(
         handler,
         [parts.inbox(topic, role) for topic in topics],
         parts.outbox(role),
-        LoopLimits(capacity=capacity, grace_s=worker.grace_s, low_lane_share=worker.low_lane_share),
+        LoopLimits(
+            capacity=capacity,
+            grace_s=worker.grace_s,
+            revoke_wait_s=worker.revoke_wait_s,
+            low_lane_share=worker.low_lane_share,
+        ),
         health=parts.health,
         metrics=parts.metrics,
-        clock=parts.clock,
+        clock=time.monotonic,
         watch=watch,
     )
 
@@ -335,7 +341,6 @@ class System:
             raise Misconfigured("no role to run; give --roles, such as --roles all")
         self._runners: dict[Role, Runner] = {}
         self._threads: list[threading.Thread] = []
-        self._ended = threading.Event()
         self._error: BaseException | None = None
         self._stopping = False
         names = [role.value for role in self._roles]
@@ -363,10 +368,11 @@ class System:
 
     def wait(self) -> None:
         """Until all loops have ended. Raises what ended the first one."""
-        while any(thread.is_alive() for thread in self._threads):
-            self._ended.wait(0.2)
-            if self._error is not None:
-                self.stop()
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(0.2)
+                if self._error is not None and not self._stopping:
+                    self.stop()
         if self._error is not None:
             raise self._error
 
@@ -384,7 +390,6 @@ class System:
         except BaseException as error:
             log.error("A role has failed", extra={"role": role.value}, exc_info=error)
             self._error = self._error or error
-            self._ended.set()
 
 
 @contextmanager

@@ -85,6 +85,10 @@ class Inbox(Protocol):
         """
         ...
 
+    def note(self, marks: Marks) -> None:
+        """Store positions without waiting and without a promise: attempt marks, and positions of idle partitions."""
+        ...
+
     def close(self, timeout_s: float) -> bool:
         """Leave the group; False when that did not end in time."""
         ...

@@ -13,70 +13,23 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
-from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted, PublishInDoubt, Rebalance
-from consumer.core.attempts import read_note, write_note
+from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted, Rebalance
+from consumer.core.attempts import read_note
 from consumer.core.offsets import Ledger
 from consumer.errors import Abandoned, BrokerUnavailable
 from consumer.health import Health
 from consumer.metrics import Metrics
 from consumer.ports import Outgoing, Received
+from consumer.publishing import MAX_UNPUBLISHED, Publisher
+from consumer.tasks import Crash, Handler, Lane, Output, Task
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 IDLE_COMMIT_S = 5.0
-LAG_INTERVAL_S = 1.0
-MAX_OUTPUTS_PER_TRANSACTION = 64
-MAX_UNPUBLISHED = 256
-"""Announcements that wait for a transaction; a worker that is faster than that waits."""
-
-
-class Ticket(Protocol):
-    """What the loop lends to the handler for one record."""
-
-    @property
-    def number(self) -> int:
-        """How often this record has been begun, this time included: more than 1 after its worker died."""
-        ...
-
-    def announce(self, records: Sequence[Outgoing]) -> None: ...
-
-    def report(self, record: Outgoing) -> None: ...
-
-    def check(self) -> None:
-        """Raise Abandoned when the record belongs to somebody else by now."""
-        ...
-
-    def wait(self, seconds: float) -> None:
-        """Sleep, but wake up with Abandoned as soon as that is the case."""
-        ...
-
-
-class Handler(Protocol):
-    """What is done with a record: called in a worker thread."""
-
-    @property
-    def role(self) -> str: ...
-
-    @property
-    def weighs_audio(self) -> bool:
-        """Whether weights are seconds of audio."""
-        ...
-
-    def weight(self, record: Received) -> float:
-        """What the record takes of the hand-off: seconds of audio, or 1 where work has no length."""
-        ...
-
-    def __call__(self, record: Received, ticket: Ticket) -> Sequence[Outgoing]:
-        """The answer. Raises Abandoned to leave the record to its new owner; anything else ends the process."""
-        ...
-
-    def give_up(self, record: Received, attempts: int) -> Sequence[Outgoing]:
-        """The answer for a record that has killed its worker this often."""
-        ...
+LAG_INTERVAL_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,65 +39,15 @@ class LoopLimits:
     capacity: float
     workers: int = 1
     grace_s: float = 60.0
+    revoke_wait_s: float = 0.0
+    """How long running work may hold up the hand-over of its partition, to be published by us."""
     low_lane_share: float = 0.1
     fatal_attempts: int = 3
     """A record that was begun this often without an end is given up."""
 
 
-@dataclass(eq=False, slots=True)
-class _Lane:
-    """One topic of the loop; lanes are polled in their order."""
-
-    inbox: Inbox
-    ledgers: dict[int, Ledger] = field(default_factory=dict)
-    begun: dict[int, dict[int, int]] = field(default_factory=dict)
-    """Per partition: offset → how often it was begun, for the attempt marks."""
-    paused: bool = False
-
-    def mark(self, partition: int) -> Mark:
-        """What to commit for a partition: its contiguous done mark and the notes on what is in work."""
-        ledger = self.ledgers[partition]
-        offset = ledger.mark
-        notes = {o: n for o, n in self.begun.get(partition, {}).items() if offset is not None and o >= offset}
-        return Mark(offset, write_note(notes))
-
-
-@dataclass(eq=False, slots=True)
-class _Task:
-    """One record in work. Its ledger tells whether it still belongs to us."""
-
-    lane: _Lane
-    ledger: Ledger
-    record: Received
-    weight: float
-    number: int
-    stop: threading.Event = field(default_factory=threading.Event)
-    started: bool = False
-
-    @property
-    def abandoned(self) -> bool:
-        return self.ledger.revoked or self.stop.is_set()
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """Records to publish for a task; `finished` moves its offset as well."""
-
-    task: _Task
-    records: tuple[Outgoing, ...]
-    finished: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Crash:
-    """A handler raised what it must not: the process ends without committing."""
-
-    task: _Task
-    error: BaseException
-
-
 class Loop:
-    """See the module. `run` returns after `stop`, or raises what ended it."""
+    """See the module. `run` returns after `stop`, or raises what ended it. `clock` counts seconds, never back."""
 
     def __init__(
         self,
@@ -159,24 +62,21 @@ class Loop:
         watch: Callable[[], None] = lambda: None,
     ) -> None:
         self._handler = handler
-        self._lanes = [_Lane(inbox) for inbox in inboxes]
+        self._lanes = [Lane(inbox) for inbox in inboxes]
         self._outbox = outbox
         self._limits = limits
         self._health = health
         self._metrics = metrics
         self._clock = clock
         self._watch = watch
-        self._tasks: list[_Task] = []
-        self._todo: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._outputs: queue.Queue[_Output | _Crash] = queue.Queue(MAX_UNPUBLISHED)
-        self._unpublished: list[_Output] = []
-        self._retry_at = 0.0
-        self._failed_publishes = 0
+        self._tasks: list[Task] = []
+        self._todo: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._outputs: queue.Queue[Output | Crash] = queue.Queue(MAX_UNPUBLISHED)
+        self._publisher = Publisher(outbox, health, metrics, clock, f"{handler.role} broker")
         self._idle_commit_at = 0.0
         self._lag_at = 0.0
         self._taken = 0
         self._stopping = threading.Event()
-        self._last_error = ""
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,22 +101,24 @@ class Loop:
         self._health.drain()
         log.info("Draining", extra={"role": self._handler.role, "in_work": len(self._tasks)})
         for task in self._tasks:
-            if not task.started:
+            if task.waits:
                 task.stop.set()
         stop_at = self._clock() + self._limits.grace_s
         while self._is_busy() and self._clock() < stop_at:
             self.turn()
-        self._give_back()
+        self._give_back(self._lanes, self._tasks)
 
     def stop(self) -> None:
         """Take nothing more; finish what runs if it fits into the grace period. Safe to call from a signal handler."""
         self._stopping.set()
 
     def turn(self) -> None:
-        """One round: poll every lane, publish what is finished, tidy up."""
+        """One round: poll every lane, start work, publish what is finished, tidy up."""
         self._take()
+        self._begin()
         self._watch()
-        self._publish()
+        self._collect()
+        self._ended(self._publisher.publish_due())
         self._commit_idle()
         self._sign_of_life()
 
@@ -228,10 +130,10 @@ class Loop:
             "assignment": {lane.inbox.topic: sorted(lane.ledgers) for lane in self._lanes},
             "paused": {lane.inbox.topic: "hand-off is full" for lane in self._lanes if lane.paused},
             "in_work": [
-                f"{t.record.topic}[{t.record.partition}]@{t.record.offset} attempt {t.number}" for t in self._tasks
+                f"{t.record.topic}[{t.record.partition}]@{t.record.offset} begun {t.number} times" for t in self._tasks
             ],
-            "unpublished": len(self._unpublished),
-            "last_publish_error": self._last_error,
+            "unpublished": len(self._publisher),
+            "last_publish_error": self._publisher.last_error,
         }
 
     def _start_workers(self) -> None:
@@ -240,20 +142,25 @@ class Loop:
             threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def _is_busy(self) -> bool:
-        running = any(not task.abandoned for task in self._tasks)
-        return running or bool(self._unpublished) or not self._outputs.empty()
+        running = any(task.runs for task in self._tasks)
+        return running or len(self._publisher) > 0 or not self._outputs.empty()
 
-    def _give_back(self) -> None:
-        """Leave in good order: what was not finished was not its fault, so its attempt marks go."""
-        for task in self._tasks:
+    def _give_back(self, lanes: Sequence[Lane], tasks: Sequence[Task]) -> None:
+        """In good order: what was not finished was not its fault, so this beginning is taken off its count."""
+        for task in tasks:
             task.stop.set()
-            task.lane.begun.get(task.record.partition, {}).pop(task.record.offset, None)
-        for lane in self._lanes:
-            marks = {p: lane.mark(p) for p in lane.ledgers if lane.ledgers[p].mark is not None}
-            try:
-                lane.inbox.commit(marks)
-            except (PublishAborted, BrokerUnavailable) as error:
-                log.info("Attempt marks stay", extra={"topic": lane.inbox.topic, "reason": str(error)})
+            if task.number:
+                task.lane.take_back(task.record)
+        for lane in lanes:
+            held = {task.record.partition for task in tasks if task.lane is lane} & lane.ledgers.keys()
+            self._commit(lane, {partition: lane.mark(partition) for partition in held})
+
+    def _commit(self, lane: Lane, marks: Marks) -> None:
+        """Positions and attempt marks outside a transaction; the next owner can do without them."""
+        try:
+            lane.inbox.commit(marks)
+        except (PublishAborted, BrokerUnavailable) as error:
+            log.info("Positions are not committed", extra={"topic": lane.inbox.topic, "reason": str(error)})
 
     def _close(self) -> None:
         for task in self._tasks:
@@ -268,14 +175,14 @@ class Loop:
 
     # ── rebalances: called from inside poll ─────────────────────────────────────────────────────────────────────────
 
-    def _rebalance(self, lane: _Lane) -> Rebalance:
+    def _rebalance(self, lane: Lane) -> Rebalance:
         return Rebalance(
             assigned=lambda partitions: self._assigned(lane, partitions),
             revoked=lambda partitions: self._revoked(lane, partitions),
             lost=lambda partitions: self._lost(lane, partitions),
         )
 
-    def _assigned(self, lane: _Lane, partitions: set[int]) -> None:
+    def _assigned(self, lane: Lane, partitions: set[int]) -> None:
         """New partitions arrive un-paused whatever the others are: say explicitly what they are to be."""
         for partition in partitions:
             lane.ledgers[partition] = Ledger()
@@ -288,25 +195,37 @@ class Loop:
             lane.begun[partition] = read_note(mark.note)
         self._count_rebalance("assigned", lane, partitions)
 
-    def _committed(self, lane: _Lane, partitions: set[int]) -> Marks:
+    def _committed(self, lane: Lane, partitions: set[int]) -> Marks:
         try:
             return lane.inbox.committed(partitions)
         except BrokerUnavailable as error:
             log.info("Attempt marks cannot be read now", extra={"topic": lane.inbox.topic, "reason": str(error)})
             return {}
 
-    def _revoked(self, lane: _Lane, partitions: set[int]) -> None:
-        """Still ours until we return: publish what is finished, give the rest back without a mark."""
+    def _revoked(self, lane: Lane, partitions: set[int]) -> None:
+        """Still ours until we return: wait a little for what runs, publish what is finished, give the rest back."""
+        self._await([task for task in self._of(lane, partitions) if task.runs])
         self._collect()
-        self._publish_now()
-        given_back = {task.record.partition for task in self._of(lane, partitions)}
-        try:
-            lane.inbox.commit({p: Mark(lane.ledgers[p].mark) for p in given_back})
-        except (PublishAborted, BrokerUnavailable) as error:
-            log.info("Attempt marks stay", extra={"topic": lane.inbox.topic, "reason": str(error)})
+        self._ended(self._publisher.publish_all())
+        self._give_back([lane], self._of(lane, partitions))
         self._lost(lane, partitions, "revoked")
 
-    def _lost(self, lane: _Lane, partitions: set[int], kind: str = "lost") -> None:
+    def _await(self, tasks: Sequence[Task]) -> None:
+        """Until these tasks have answered, for a bounded time."""
+        awaited = set(tasks)
+        for _ in range(int(self._limits.revoke_wait_s / POLL_S)):
+            if not awaited or self._publisher.is_full:
+                return
+            try:
+                output = self._outputs.get(timeout=POLL_S)
+            except queue.Empty:
+                awaited = {task for task in awaited if task.runs}
+                continue
+            self._keep(output)
+            if isinstance(output, Output) and output.finished:
+                awaited.discard(output.task)
+
+    def _lost(self, lane: Lane, partitions: set[int], kind: str = "lost") -> None:
         """Somebody else owns them: commit nothing, drop at once. The checkpoint makes that cheap."""
         for partition in partitions & lane.ledgers.keys():
             lane.ledgers.pop(partition).revoked = True
@@ -314,13 +233,13 @@ class Loop:
         for task in self._tasks:
             if task.abandoned:
                 task.stop.set()
-        self._unpublished = [output for output in self._unpublished if not output.task.ledger.revoked]
+        self._publisher.drop_revoked()
         self._count_rebalance(kind, lane, partitions)
 
-    def _of(self, lane: _Lane, partitions: set[int]) -> list[_Task]:
+    def _of(self, lane: Lane, partitions: set[int]) -> list[Task]:
         return [task for task in self._tasks if task.lane is lane and task.record.partition in partitions]
 
-    def _count_rebalance(self, kind: str, lane: _Lane, partitions: set[int]) -> None:
+    def _count_rebalance(self, kind: str, lane: Lane, partitions: set[int]) -> None:
         self._metrics.rebalances.labels(kind).inc()
         self._metrics.assigned_partitions.labels(lane.inbox.topic).set(len(lane.ledgers))
         fields = {"topic": lane.inbox.topic, "kind": kind, "partitions": sorted(partitions)}
@@ -337,17 +256,19 @@ class Loop:
                 self._accept(lane, record)
                 return
 
-    def _in_order(self) -> list[_Lane]:
+    def _in_order(self) -> list[Lane]:
         share = self._limits.low_lane_share
         turn_of_low = share > 0 and len(self._lanes) > 1 and self._taken % max(1, round(1 / share)) == 0
         return self._lanes[::-1] if turn_of_low and self._taken else self._lanes
 
-    def _poll(self, lane: _Lane, timeout_s: float) -> Received | None:
+    def _poll(self, lane: Lane, timeout_s: float) -> Received | None:
+        condition = f"{self._handler.role} reading {lane.inbox.topic}"
         try:
             record = lane.inbox.poll(timeout_s)
         except BrokerUnavailable as error:
-            self._health.set_ready("broker", False, error.message)
+            self._health.set_ready(condition, False, error.message)
             return None
+        self._health.set_ready(condition, True)
         self._health.poll_seen(self._handler.role)
         return record
 
@@ -362,7 +283,7 @@ class Loop:
                 lane.paused = full
                 (lane.inbox.pause if full else lane.inbox.resume)(set(lane.ledgers))
 
-    def _accept(self, lane: _Lane, record: Received) -> None:
+    def _accept(self, lane: Lane, record: Received) -> None:
         """Take the record, or put it back when there is no room (it was on its way when we paused)."""
         ledger = lane.ledgers.get(record.partition)
         if ledger is None:
@@ -373,37 +294,26 @@ class Loop:
             lane.paused = True
             return
         ledger.take(record.offset)
-        begun = lane.begun[record.partition]
-        number = begun[record.offset] = begun.get(record.offset, 0) + 1
-        task = _Task(lane, ledger, record, self._handler.weight(record), number)
-        self._tasks.append(task)
+        self._tasks.append(Task(lane, ledger, record, self._handler.weight(record)))
         self._taken += 1
         self._metrics.records_consumed.labels(record.topic).inc()
-        if number > self._limits.fatal_attempts:
-            self._abandon_poison(task)
-        elif self._mark_attempt(task):
+
+    def _begin(self) -> None:
+        """Hand work to the free workers. Each beginning is written down first, so that the next process knows of it."""
+        free = self._limits.workers - sum(task.runs for task in self._tasks)
+        for task in [task for task in self._tasks if task.waits][: max(0, free)]:
+            task.number = task.lane.begin(task.record)
+            if task.number > self._limits.fatal_attempts:
+                self._give_up(task)
+                continue
+            task.lane.inbox.note({task.record.partition: task.lane.mark(task.record.partition)})
             self._todo.put(task)
 
-    def _mark_attempt(self, task: _Task) -> bool:
-        """Write the attempt down before it begins, so that the next process knows. False: no longer ours."""
-        partition = task.record.partition
-        try:
-            task.lane.inbox.commit({partition: task.lane.mark(partition)})
-        except PublishAborted:
-            task.stop.set()
-            self._tasks.remove(task)
-            return False
-        except BrokerUnavailable as error:
-            log.info("The attempt mark is not stored", extra={"topic": task.record.topic, "reason": error.message})
-        return True
-
-    def _abandon_poison(self, task: _Task) -> None:
-        log.error(
-            "A record keeps killing its worker and is given up",
-            extra={"topic": task.record.topic, "partition": task.record.partition, "offset": task.record.offset},
-        )
-        records = tuple(self._handler.give_up(task.record, task.number - 1))
-        self._unpublished.append(_Output(task, records, finished=True))
+    def _give_up(self, task: Task) -> None:
+        record = task.record
+        where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        log.error("A record keeps killing its worker and is given up", extra=where)
+        self._keep(Output(task, tuple(self._handler.give_up(record, task.number - 1)), finished=True))
 
     # ── work: in the worker threads ─────────────────────────────────────────────────────────────────────────────────
 
@@ -411,110 +321,36 @@ class Loop:
         while (task := self._todo.get()) is not None:
             if task.abandoned:
                 continue
-            task.started = True
             self._health.step_started(self._handler.role)
             try:
                 records = tuple(self._handler(task.record, _LoopTicket(task, self)))
             except Abandoned:
                 task.stop.set()
             except BaseException as error:  # noqa: BLE001  (handed to the loop's thread, which raises it)
-                self._outputs.put(_Crash(task, error))
+                self._outputs.put(Crash(task, error))
             else:
-                self._outputs.put(_Output(task, records, finished=True))
+                self._outputs.put(Output(task, records, finished=True))
             self._health.step_finished(self._handler.role)
 
-    # ── publishing ──────────────────────────────────────────────────────────────────────────────────────────────────
-
     def _collect(self) -> None:
-        """Take over what the workers made. Raises what a handler raised."""
-        while True:
+        """Take over what the workers made, as long as there is room. Raises what a handler raised."""
+        while not self._publisher.is_full:
             try:
-                output = self._outputs.get_nowait()
+                self._keep(self._outputs.get_nowait())
             except queue.Empty:
                 break
-            if isinstance(output, _Crash):
-                raise output.error
-            if not output.task.ledger.revoked:
-                self._unpublished.append(output)
-        self._tasks = [task for task in self._tasks if not (task.abandoned and task not in self._with_output())]
+        self._tasks = [task for task in self._tasks if not task.abandoned or self._publisher.holds(task)]
 
-    def _with_output(self) -> set[_Task]:
-        return {output.task for output in self._unpublished}
+    def _keep(self, output: Output | Crash) -> None:
+        if isinstance(output, Crash):
+            raise output.error
+        output.task.answered = output.task.answered or output.finished
+        if not output.task.ledger.revoked:
+            self._publisher.add(output)
 
-    def _publish(self) -> None:
-        self._collect()
-        if self._unpublished and self._clock() >= self._retry_at:
-            self._publish_now()
-
-    def _publish_now(self) -> None:
-        """One transaction for what is finished: the answers, and how far each partition is done."""
-        batch = self._unpublished[:MAX_OUTPUTS_PER_TRANSACTION]
-        if not batch:
-            return
-        finished = {output.task for output in batch if output.finished}
-        records = [record for output in batch for record in output.records]
-        try:
-            marks = self._marks_after(batch, finished)
-            with self._metrics.transaction_seconds.time():
-                self._outbox.publish(records, marks)
-        except PublishAborted as error:
-            self._publish_failed("aborted", str(error))
-        except BrokerUnavailable as error:
-            self._publish_failed("unavailable", error.message)
-        except PublishInDoubt as error:
-            self._settle_doubt(batch)
-            self._publish_failed("in_doubt", str(error))
-        else:
-            self._published(batch, finished)
-
-    def _marks_after(self, batch: list[_Output], finished: set[_Task]) -> list[tuple[Inbox, Marks]]:
-        """Positions as they will be when the batch is published; unchanged ones fence an announcing zombie."""
-        marks: dict[_Lane, dict[int, Mark]] = {}
-        for output in batch:
-            task = output.task
-            lane, partition = task.lane, task.record.partition
-            done = {t.record.offset for t in finished if t.lane is lane and t.record.partition == partition}
-            offset = task.ledger.mark_without(done)
-            notes = {o: n for o, n in lane.begun[partition].items() if o not in done and offset is not None}
-            marks.setdefault(lane, {})[partition] = Mark(offset, write_note(notes))
-        return [(lane.inbox, of_lane) for lane, of_lane in marks.items()]
-
-    def _published(self, batch: list[_Output], finished: set[_Task]) -> None:
-        del self._unpublished[: len(batch)]
-        for task in finished:
-            task.ledger.finish(task.record.offset)
-            task.lane.begun.get(task.record.partition, {}).pop(task.record.offset, None)
+    def _ended(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
             self._tasks.remove(task)
-        for output in batch:
-            for record in output.records:
-                self._metrics.records_published.labels(record.topic).inc()
-        self._metrics.transactions.labels("committed").inc()
-        self._failed_publishes = 0
-        self._last_error = ""
-        self._health.set_ready("broker", True)
-
-    def _publish_failed(self, outcome: str, reason: str) -> None:
-        """Keep the finished work and try again soon: nothing is computed twice for a broker's sake."""
-        self._failed_publishes += 1
-        self._last_error = reason
-        self._retry_at = self._clock() + min(5.0, 0.1 * 2**self._failed_publishes)
-        self._metrics.transactions.labels(outcome).inc()
-        if self._failed_publishes > 3:
-            self._health.set_ready("broker", False, reason)
-        log.warning("Publishing failed and is tried again", extra={"outcome": outcome, "reason": reason})
-
-    def _settle_doubt(self, batch: list[_Output]) -> None:
-        """Drop what the committed offsets prove to be published; the new producer has settled the old transaction."""
-        visible: list[_Task] = []
-        for task in {output.task for output in batch if output.finished}:
-            partition = task.record.partition
-            found = self._committed(task.lane, {partition}).get(partition)
-            if found is not None and found.offset is not None and found.offset > task.record.offset:
-                visible.append(task)
-        for task in visible:
-            task.ledger.finish(task.record.offset)
-            self._tasks.remove(task)
-        self._unpublished = [output for output in self._unpublished if output.task not in visible]
 
     # ── tidying up ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -524,20 +360,18 @@ class Loop:
             return
         self._idle_commit_at = self._clock() + IDLE_COMMIT_S
         for lane in self._lanes:
-            try:
-                self._commit_positions(lane)
-            except (PublishAborted, BrokerUnavailable) as error:
-                log.info("Idle positions are not committed", extra={"topic": lane.inbox.topic, "reason": str(error)})
+            moved = self._moved(lane)
+            lane.inbox.note(moved)
+            for partition, mark in moved.items():
+                lane.ledgers[partition].committed_idle = mark.offset
 
-    def _commit_positions(self, lane: _Lane) -> None:
+    def _moved(self, lane: Lane) -> dict[int, Mark]:
         moved: dict[int, Mark] = {}
         for partition, ledger in lane.ledgers.items():
             position = lane.inbox.position(partition) if ledger.idle else None
             if position is not None and position > (ledger.committed_idle or 0):
-                moved[partition] = Mark(position)
-        lane.inbox.commit(moved)
-        for partition, mark in moved.items():
-            lane.ledgers[partition].committed_idle = mark.offset
+                moved[partition] = lane.mark_at(partition, position)
+        return moved
 
     def _sign_of_life(self) -> None:
         role = self._handler.role
@@ -560,7 +394,7 @@ class Loop:
 class _LoopTicket:
     """The worker thread's side of a task."""
 
-    def __init__(self, task: _Task, loop: Loop) -> None:
+    def __init__(self, task: Task, loop: Loop) -> None:
         self._task = task
         self._loop = loop
 
@@ -570,7 +404,7 @@ class _LoopTicket:
 
     def announce(self, records: Sequence[Outgoing]) -> None:
         self.check()
-        output = _Output(self._task, tuple(records), finished=False)
+        output = Output(self._task, tuple(records), finished=False)
         while True:
             try:
                 self._loop._outputs.put(output, timeout=1.0)

@@ -18,10 +18,10 @@ from consumer.events import Event, JobControl, Problem
 from consumer.functions.intake import Intake
 from consumer.health import Health
 from consumer.logs import bound
-from consumer.loop import Ticket
 from consumer.metrics import Metrics
 from consumer.observation import observe, observe_failure, observe_stop
 from consumer.ports import Attempt, Outgoing, Received
+from consumer.tasks import Ticket
 from consumer.wire import Codec
 from consumer.work import (
     AssemblyWork,

@@ -205,6 +205,8 @@ class WorkerSettings(Group):
     """Share of the chunks that goes to the lowest lane with work even when higher lanes are full."""
     in_place_tries: int = Field(3, ge=1)
     """Tries in place, with backoff, before a dependency's failure is reported."""
+    revoke_wait_s: float = Field(20.0, ge=0)
+    """How long running work may hold up the hand-over of its partition in a rebalance, in seconds."""
     grace_s: float = Field(60.0, ge=0)
     """After SIGTERM, how long running work may go on, in seconds; less than the pod's own grace period."""
     step_limit_s: float = Field(900.0, gt=0)

@@ -23,12 +23,14 @@ from confluent_kafka import (
 )
 
 from consumer.broker import Inbox, Mark, Marks, PublishAborted, PublishInDoubt, Rebalance
-from consumer.errors import BrokerUnavailable, Fenced, Misconfigured
+from consumer.errors import BrokenWorker, BrokerUnavailable, Fenced, Misconfigured
 from consumer.ports import Outgoing, Received
 from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
+
+SETTLE_TRIES = 2
 
 _STALE = {
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -56,6 +58,7 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap.servers": settings.bootstrap_servers,
         "security.protocol": settings.security_protocol,
         "enable.metrics.push": False,
+        "reconnect.backoff.ms": 500,
         "reconnect.backoff.max.ms": 5_000,
     }
     if settings.sasl_mechanism:
@@ -99,6 +102,8 @@ def producer_config(settings: KafkaSettings) -> dict[str, Any]:
         "acks": "all",
         "linger.ms": 2,
         "compression.type": "lz4",
+        # A dead letter is its original and our headers, and the original may be as large as the broker takes.
+        "message.max.bytes": 2_000_000,
         # Java clients choose partitions this way; one partitioner everywhere, so that keys meet.
         "partitioner": "murmur2_random",
         **_without_consumer_keys(settings.extra),
@@ -157,6 +162,8 @@ class KafkaInbox:
     def _poll_error(self, error: KafkaError) -> None:
         """Say what it is: nothing (a rebalance will tell), a broker that is away, or a setting that cannot work."""
         code = error.code()
+        if error.fatal():
+            raise BrokenWorker(f"the client of {self._topic} cannot go on: {error.str()}")
         if code in (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED, *_STALE):
             log.info("The group has moved on", extra={"topic": self._topic, "reason": error.str()})
             return
@@ -179,7 +186,10 @@ class KafkaInbox:
             act([TopicPartition(self._topic, p) for p in sorted(partitions)])
 
     def seek(self, partition: int, offset: int) -> None:
-        self._consumer.seek(TopicPartition(self._topic, partition, offset))
+        try:
+            self._consumer.seek(TopicPartition(self._topic, partition, offset))
+        except KafkaException as exc:  # the fetcher of a new partition has not begun yet
+            raise BrokerUnavailable(f"going back to {offset} in {self._topic}[{partition}]: {exc}") from exc
 
     def position(self, partition: int) -> int | None:
         (found,) = self._consumer.position([TopicPartition(self._topic, partition)])
@@ -219,6 +229,14 @@ class KafkaInbox:
             if code in _STALE:
                 raise PublishAborted(str(exc), stale=True) from exc
             raise BrokerUnavailable(f"committing offsets of {self._topic}: {exc}") from exc
+
+    def note(self, marks: Marks) -> None:
+        positions = _positions(self._topic, marks)
+        if positions:
+            try:
+                self._consumer.commit(offsets=positions, asynchronous=True)
+            except KafkaException as exc:
+                log.info("Positions are not noted", extra={"topic": self._topic, "reason": str(exc)})
 
     def group_metadata(self) -> object:
         """Taken at commit time: the generation changes with every rebalance, and it is what fences us."""
@@ -299,12 +317,22 @@ class TransactionalOutbox:
         raise PublishAborted(str(cause), stale=stale) from cause
 
     def _throw_away(self, cause: BaseException) -> NoReturn:
-        """A new producer under the same id settles what the old one left open."""
+        """A new producer under the same id settles what the old one left open, so that offsets can be compared.
+
+        Raises PublishInDoubt when that is done, Fenced, or BrokenWorker when nobody answers for too long.
+        """
         self._producer = None
         if isinstance(cause, KafkaException):
             _raise_if_fatal(cause, self._transactional_id)
         log.warning("A transaction is in doubt, the producer is replaced", extra={"reason": str(cause)})
-        raise PublishInDoubt(str(cause)) from cause
+        for _ in range(SETTLE_TRIES):
+            try:
+                self._ready_producer()
+            except BrokerUnavailable as exc:
+                log.info("The transaction in doubt is not settled yet", extra={"reason": exc.message})
+            else:
+                raise PublishInDoubt(str(cause)) from cause
+        raise BrokenWorker("a transaction in doubt could not be settled; the next process does it") from cause
 
     def send(self, record: Outgoing) -> bool:
         return self._best_effort.send(record)
@@ -385,10 +413,12 @@ class KafkaTail:
         return received(message)
 
     def read_to_end(self, partition: int, timeout_s: float) -> list[Received]:
+        """See `Tail`. The end is the high watermark, so a transaction that is still being settled is waited for."""
         target = TopicPartition(self._topic, partition, OFFSET_BEGINNING)
+        deadline = time.monotonic() + timeout_s
+        end = self._high_watermark(target, timeout_s)
         self._consumer.assign([target])
         records: list[Received] = []
-        deadline = time.monotonic() + timeout_s
         while (left := deadline - time.monotonic()) > 0:
             message = self._consumer.poll(min(left, 1.0))
             if message is None:
@@ -396,12 +426,19 @@ class KafkaTail:
             error = message.error()
             if error is None:
                 records.append(received(message))
-            elif error.code() == KafkaError._PARTITION_EOF:
+            elif error.code() != KafkaError._PARTITION_EOF:
+                log.info("Reading to the end goes on", extra={"topic": self._topic, "reason": error.str()})
+            elif (message.offset() or 0) >= end:
                 self._consumer.unassign()
                 return records
-            else:
-                log.info("Reading to the end goes on", extra={"topic": self._topic, "reason": error.str()})
         raise BrokerUnavailable(f"{self._topic}[{partition}] was not read to its end within {timeout_s:.0f} s")
+
+    def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:
+        try:
+            _, high = self._consumer.get_watermark_offsets(target, timeout=timeout_s)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"asking for the end of {self._topic}[{target.partition}]: {exc}") from exc
+        return int(high)
 
     def close(self) -> None:
         bounded(self._consumer.close, 5.0)

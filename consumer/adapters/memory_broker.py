@@ -154,6 +154,10 @@ class MemoryInbox:
             raise PublishAborted("the group has moved on", stale=True)
         self.store(marks)
 
+    def note(self, marks: Marks) -> None:
+        if self.is_current():
+            self.store(marks)
+
     def store(self, marks: Marks) -> None:
         self._state.committed.update({p: mark for p, mark in marks.items() if mark.offset is not None})
 
@@ -162,10 +166,11 @@ class MemoryInbox:
         return self in self._state.members and self._generation == self._state.generation
 
     def close(self, timeout_s: float) -> bool:  # noqa: ARG002
+        """Still a member while the callback runs, as with a real client: what it commits is accepted."""
+        self._give_up(set(self._assigned), revoked=self in self._state.members)
         if self in self._state.members:
             self._state.members.remove(self)
             self._state.generation += 1
-        self._give_up(set(self._assigned), revoked=True)
         return True
 
     def _join(self) -> None:

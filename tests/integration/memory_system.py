@@ -28,12 +28,13 @@ from consumer.functions.intake import Intake
 from consumer.functions.plan import Plan
 from consumer.functions.transcribe import Transcribe
 from consumer.health import Health
-from consumer.loop import Handler, Loop, LoopLimits
+from consumer.loop import Loop, LoopLimits
 from consumer.metrics import Metrics
 from consumer.ports import Outgoing, Received
 from consumer.results_lookup import find_result
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import ModelSettings, Settings, TopicSettings
+from consumer.tasks import Handler
 from consumer.wire import Codec
 from consumer.work import AssemblyWork, ChunkWork, CleanupWork, PlanWork
 from tests.standin import StandInEngine

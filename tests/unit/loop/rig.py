@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from consumer.adapters.memory_broker import MemoryBroker, MemoryInbox, MemoryOutbox
 from consumer.health import Health
-from consumer.loop import Loop, LoopLimits, Ticket
+from consumer.loop import Loop, LoopLimits
 from consumer.metrics import Metrics
 from consumer.ports import Outgoing, Received
+from consumer.tasks import Ticket
 
 WORK, LOW, OUT, GROUP = "work", "work.low", "out", "group"
 PATIENCE_S = 10.0
@@ -71,14 +72,20 @@ class Rig:
             self.broker.append(Outgoing(topic, value, value, partition=partition))
 
     def worker(
-        self, handler: GatedHandler, *, capacity: float = 2.0, lanes: Sequence[str] = (WORK,), grace_s: float = 5.0
+        self,
+        handler: GatedHandler,
+        *,
+        capacity: float = 2.0,
+        lanes: Sequence[str] = (WORK,),
+        grace_s: float = 5.0,
+        workers: int = 1,
     ) -> tuple[Loop, MemoryInbox]:
         inboxes = [MemoryInbox(self.broker, topic, GROUP) for topic in lanes]
         loop = Loop(
             handler,
             inboxes,
             MemoryOutbox(self.broker),
-            LoopLimits(capacity=capacity, grace_s=grace_s),
+            LoopLimits(capacity=capacity, grace_s=grace_s, workers=workers),
             health=Health(60, 60),
             metrics=self.metrics,
             clock=lambda: self.now_s,

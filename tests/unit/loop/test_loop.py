@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consumer.adapters.memory_broker import Fault, MemoryOutbox
+from consumer.publishing import MAX_UNPUBLISHED
 from tests.unit.loop.rig import GROUP, LOW, WORK, GatedHandler, Rig
 
 
@@ -21,17 +22,11 @@ def test_every_record_is_answered_once_and_the_lag_ends_at_zero() -> None:
 def test_records_that_finish_out_of_order_move_the_offset_only_over_what_is_done() -> None:
     rig, handler = Rig(partitions=2), GatedHandler()
     rig.put(b"wait-slow", b"quick")
-    loop, _ = rig.worker(handler, capacity=5.0)
-    loop_two_workers(loop)
+    loop, _ = rig.worker(handler, capacity=5.0, workers=2)
     rig.turn_until(lambda: b"done:quick" in rig.out(), loop)
     assert rig.committed() == 0
     handler.open(b"wait-slow")
     rig.turn_until(lambda: rig.committed() == 2, loop)
-
-
-def loop_two_workers(loop: object) -> None:
-    """A second worker thread for the same loop."""
-    loop._start_workers()  # type: ignore[attr-defined]
 
 
 def test_the_hand_off_is_bounded_by_weight() -> None:
@@ -144,6 +139,62 @@ def test_a_record_that_kills_its_worker_is_given_up() -> None:
     loop, _ = rig.worker(GatedHandler(), capacity=1.0)
     rig.turn_until(lambda: len(rig.out()) == 2, loop)
     assert rig.out() == [b"gave up after 3", b"done:fine"]
+
+
+def test_what_only_waited_beside_a_deadly_record_is_not_held_against_it() -> None:
+    rig = Rig()
+    rig.put(b"bug", b"innocent")
+    for _ in range(3):
+        loop, inbox = rig.worker(GatedHandler(), capacity=5.0)
+        with pytest.raises(ZeroDivisionError):
+            rig.turn_until(lambda: False, loop)
+        rig.broker.expire(inbox)
+    loop, _ = rig.worker(GatedHandler(), capacity=5.0)
+    rig.turn_until(lambda: len(rig.out()) == 2, loop)
+    assert rig.out() == [b"gave up after 3", b"done:innocent"]
+
+
+def test_what_never_began_is_never_given_up_however_often_its_worker_leaves() -> None:
+    rig = Rig()
+    rig.put(b"wait", b"patient")
+    for _ in range(5):
+        handler = GatedHandler()
+        loop, inbox = rig.worker(handler, capacity=5.0, grace_s=0.0)
+        rig.turn_until(lambda handler=handler: handler.begun == [b"wait"], loop)  # type: ignore[misc]
+        loop.stop()
+        loop.drain()
+        inbox.close(1.0)
+        assert rig.note() == ""
+    handler = GatedHandler()
+    handler.open(b"wait")
+    loop, _ = rig.worker(handler, capacity=5.0)
+    rig.turn_until(lambda: rig.out() == [b"done:wait", b"done:patient"], loop)
+
+
+def test_a_revocation_keeps_the_count_of_earlier_deaths() -> None:
+    rig = Rig()
+    rig.put(b"wait-deadly")
+    for _ in range(2):
+        handler = GatedHandler()
+        loop, inbox = rig.worker(handler)
+        rig.turn_until(lambda handler=handler: bool(handler.begun), loop)  # type: ignore[misc]
+        rig.broker.expire(inbox)
+    handler = GatedHandler()
+    loop, inbox = rig.worker(handler)
+    rig.turn_until(lambda: bool(handler.begun), loop)
+    assert rig.note() == "0:3"
+    inbox.close(1.0)
+    assert rig.note() == "0:2"
+
+
+def test_announcements_wait_when_the_broker_is_away_and_none_is_lost() -> None:
+    rig, handler = Rig(), GatedHandler(announcements=1000)
+    rig.broker.faults.extend([Fault.UNAVAILABLE] * 12)
+    rig.put(b"r")
+    loop, _ = rig.worker(handler)
+    rig.turn_until(lambda: len(loop._publisher) >= MAX_UNPUBLISHED, loop)
+    rig.turn_until(lambda: rig.committed() == 1, loop)
+    assert rig.out() == [b"announced:%d" % number for number in range(1000)] + [b"done:r"]
 
 
 def test_a_worker_that_leaves_in_good_order_leaves_no_mark() -> None:
