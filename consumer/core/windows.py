@@ -49,6 +49,10 @@ class VoiceShape:
 
     The defaults: silero's own thresholds (0.5, and 0.15 less to stop); a pause of a tenth of a second already is a
     place to cut at; padding lets the recogniser hear soft beginnings and ends.
+
+    Word errors of the demo model (windows of 12 s) on the two demo recordings, 90 s and 5 min: whisperx's own windows
+    1.4 and 1.8 %, these 2.3 and 1.8 %, cut at the last pause instead of the longest late one 7.0 and 1.3 %. Gaps of
+    0.6 to 60 s and pads of 0.05 to 0.3 s move single words only; short gaps cost many more windows.
     """
 
     max_window_s: float

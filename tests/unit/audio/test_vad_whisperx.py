@@ -168,6 +168,7 @@ class TestAgainstWhisperx:
         assert np.array_equal(ours, theirs[: len(ours)])
 
     @pytest.mark.slow
+    @pytest.mark.timeout(900)
     @pytest.mark.parametrize("name", ["conversation-90s", "conversation-5min"])
     def test_windows_of_a_conversation_are_its_own(self, name: str) -> None:
         """The real model on both sides; for other block sizes its scores are remembered by what was scored."""
