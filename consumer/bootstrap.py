@@ -21,19 +21,20 @@ from consumer.adapters.object_store import S3Store
 from consumer.adapters.registry import ConfluentRegistry
 from consumer.control import ControlWatch
 from consumer.coordination import Coordination
-from consumer.coordinator.coordinator import KnownResult
+from consumer.coordinator.coordinator import Past
 from consumer.coordinator.policy import Policy
 from consumer.core.layout import CHUNK_LANES, Topic
 from consumer.core.retries import RetryPolicy
-from consumer.errors import Misconfigured
+from consumer.errors import Misconfigured, WhisperXError
 from consumer.functions.assemble import Assemble
 from consumer.functions.cleanup import CleanUp
 from consumer.functions.intake import Intake
 from consumer.health import Health, HealthServer
 from consumer.loop import Loop, LoopLimits
 from consumer.metrics import Metrics
+from consumer.patience import Patience
 from consumer.ports import ObjectStore
-from consumer.results_lookup import find_result
+from consumer.results_lookup import find_result, last_run
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import Settings
 from consumer.tasks import Handler
@@ -143,6 +144,16 @@ class Parts:
     def post(self) -> Post:
         return Post(self.codec, self.settings.kafka.topic_prefix, self.clock)
 
+    def patience(self, role: Role) -> Patience:
+        policy = RetryPolicy(self.settings.worker.in_place_tries, 0.5, 15.0)
+        return Patience(role.value, policy, self.health, self._store_answers)
+
+    def _store_answers(self) -> bool:
+        try:
+            return self.store.bucket_exists(self.settings.store.work_bucket)
+        except WhisperXError:
+            return False
+
     # ── clients of the broker ───────────────────────────────────────────────────────────────────────────────────────
 
     def topic(self, topic: Topic) -> str:
@@ -187,7 +198,7 @@ def runner(role: Role, parts: Parts) -> Runner:
 
 
 def _intake(parts: Parts) -> Loop:
-    handler = IntakeHandler(Intake(), parts.post, parts.metrics)
+    handler = IntakeHandler(Intake(), parts.post, parts.patience(Role.INTAKE), parts.metrics)
     return _loop(parts, Role.INTAKE, handler, (Topic.CONTROL, Topic.JOBS), capacity=32.0)
 
 
@@ -195,9 +206,10 @@ def _coordination(parts: Parts) -> Coordination:
     settings = parts.settings
     bucket = settings.store.results_bucket
 
-    def lookup(job_id: str) -> KnownResult | None:
+    def lookup(job_id: str) -> Past:
         found = find_result(parts.store, bucket, job_id)
-        return None if found is None else KnownResult(found.run, found.request_digest)
+        last = last_run(parts.store, settings.store.work_bucket, bucket, job_id)
+        return Past(last, found.request_digest if found else None)
 
     return Coordination(
         parts.inbox(Topic.JOB_EVENTS, Role.COORDINATE),
@@ -230,6 +242,7 @@ def coordinator_policy(settings: Settings) -> Policy:
         planned_ahead_s=chosen.planned_ahead_s / partitions,
         progress_interval_s=chosen.progress_interval_s,
         evict_after_s=chosen.evict_after_s,
+        evict_failed_after_s=max(chosen.evict_after_s, settings.topics.jobs_retention_hours * 3600.0),
         work_retention_s=settings.topics.work_retention_hours * 3600.0,
     )
 
@@ -288,15 +301,13 @@ def _work_loop(
     parts: Parts, role: Role, work_type: type, function: Callable[..., object], topics: Iterable[Topic], capacity: float
 ) -> Loop:
     watch = parts.control_watch()
-    settings = parts.settings
     handler = WorkHandler(
         role.value,
         work_type,
         function,  # type: ignore[arg-type]  # each role pairs its own work with its own function
         parts.post,
-        in_place=RetryPolicy(settings.worker.in_place_tries, 0.5, 15.0),
+        patience=parts.patience(role),
         cancelled=watch.cancelled,
-        health=parts.health,
         metrics=parts.metrics,
     )
     return _loop(parts, role, handler, topics, capacity, watch.look)

@@ -7,8 +7,9 @@ import logging
 from collections import OrderedDict
 
 from consumer.broker import Tail
-from consumer.errors import Rejected
+from consumer.errors import Rejected, Unavailable
 from consumer.events import JobControl
+from consumer.ports import Received
 from consumer.wire import Codec
 
 log = logging.getLogger(__name__)
@@ -24,19 +25,24 @@ class ControlWatch:
         self._tail = tail
         self._codec = codec
         self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._unread: Received | None = None
+        """Came while the schema registry was away: read first of all next time."""
 
     def look(self) -> None:
         """Take in what is new; returns at once when nothing is."""
         for _ in range(MAX_RECORDS_PER_LOOK):
-            record = self._tail.poll(0.0)
+            record = self._unread or self._tail.poll(0.0)
             if record is None:
                 return
+            self._unread = None
             try:
-                control = self._codec.decode(record, (JobControl,))
+                self._remember(self._codec.decode(record, (JobControl,)).job_id)
             except Rejected as error:
                 log.debug("A control event is skipped here, intake parks it", extra={"reason": error.message})
-                continue
-            self._remember(control.job_id)
+            except Unavailable as error:
+                log.debug("A control event cannot be read now", extra={"reason": error.message})
+                self._unread = record
+                return
 
     def cancelled(self, job_id: str) -> bool:
         return job_id in self._cancelled

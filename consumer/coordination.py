@@ -6,6 +6,7 @@ only truth, so there is nothing to repair.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import Counter
@@ -15,7 +16,7 @@ from functools import partial
 
 from consumer.broker import Inbox, Mark, Outbox, PublishAborted, PublishInDoubt, Rebalance, Tail
 from consumer.contracts import CARRIED
-from consumer.coordinator.coordinator import STAGES, Coordinator, KnownResult, Outcome
+from consumer.coordinator.coordinator import STAGES, Coordinator, Outcome, Past
 from consumer.coordinator.policy import Park, Policy, Send
 from consumer.coordinator.state import OPEN, JobState
 from consumer.core.layout import Topic
@@ -31,6 +32,8 @@ from consumer.work import JobReceived
 log = logging.getLogger(__name__)
 
 ROLE = "coordinate"
+CONDITION = f"{ROLE} dependencies"
+RETRY_S = 1.0
 POLL_S = 0.05
 TICK_S = 0.2
 MAX_BATCH = 200
@@ -60,7 +63,7 @@ class Coordination:
         post: Post,
         policy: Policy,
         *,
-        lookup: Callable[[str], KnownResult | None],
+        lookup: Callable[[str], Past],
         health: Health,
         metrics: Metrics,
         clock: Callable[[], float],
@@ -103,10 +106,10 @@ class Coordination:
 
     def turn(self) -> None:
         """One round: restore what is new, take a batch, let time pass, publish what it leads to."""
+        self._health.poll_seen(ROLE)
         try:
             self._restore_new()
             batch = list(self._batch())
-            self._health.poll_seen(ROLE)
             now_s = self._clock()
             parked = [parked for record in batch for parked in self._apply(record, now_s)]
             if batch or now_s >= self._tick_at:
@@ -114,8 +117,14 @@ class Coordination:
             self._publish(parked, now_s)
         except DependencyAway as error:
             self._start_over(error.message)
-            self._health.set_ready("broker", False, error.message)
-            self._stopping.wait(1.0)
+            self._health.set_ready(CONDITION, False, error.message)
+            self._wait_awake()
+
+    def _wait_awake(self) -> None:
+        """A pause before the next try that the group does not take for death. Everything is paused and rewound, so
+        a record that was on its way all the same is read again."""
+        with contextlib.suppress(BrokerUnavailable):
+            self._inbox.poll(RETRY_S)
 
     def describe(self) -> dict[str, object]:
         return {
@@ -152,7 +161,10 @@ class Coordination:
 
     def _restore_new(self) -> None:
         for partition in [p for p, held in self._partitions.items() if held.coordinator is None]:
-            self._restore(partition)
+            if partition in self._partitions:  # still: polling in between may have taken it away
+                self._restore(partition)
+                self._health.poll_seen(ROLE)
+        self._health.set_ready(CONDITION, True)
 
     def _restore(self, partition: int) -> None:
         """Committed offset first, then the state up to its end: what is read again is applied again, never lost."""
@@ -178,7 +190,8 @@ class Coordination:
         self._last_error = reason
         log.warning("Starting over from the stored states", extra={"reason": reason})
         for held in self._partitions.values():
-            held.coordinator, held.rewind = None, True
+            # One that was never restored was never read, and its fetcher may not take a seek yet.
+            held.coordinator, held.rewind = None, held.rewind or held.coordinator is not None
         self._inbox.pause(set(self._partitions))
         self._show_paused()
 
@@ -212,16 +225,16 @@ class Coordination:
         if not isinstance(event, JobReceived):
             coordinator.handle(event, now_s)
             return
-        known, before = self._known(coordinator, event.job_id), coordinator.jobs.get(event.job_id)
-        coordinator.handle(event, now_s, known)
-        first = before or known
+        past, before = self._past(coordinator, event.job_id), coordinator.jobs.get(event.job_id)
+        coordinator.handle(event, now_s, past)
+        first = before or past
         same = first is not None and first.request_digest == event.request_digest
         if same and coordinator.jobs.get(event.job_id) is before:
             self._metrics.duplicates.inc()
             log.info("A duplicate request changes nothing", extra={"job_id": event.job_id})
 
-    def _known(self, coordinator: Coordinator, job_id: str) -> KnownResult | None:
-        """For a request under an unknown id: the manifest of a run that was evicted long ago, if there is one."""
+    def _past(self, coordinator: Coordinator, job_id: str) -> Past | None:
+        """For a request under an unknown id: what the object store still tells of it."""
         return None if coordinator.knows(job_id) else self._lookup(job_id)
 
     def _tick(self, now_s: float) -> None:
@@ -268,7 +281,9 @@ class Coordination:
 
     def _publish_together(self, records: list[Outgoing], moved: dict[int, Mark]) -> bool:
         """Output and input positions at once. False after a failure of any kind: we start over from the log."""
-        marks = moved or {p: Mark(h.committed) for p, h in self._partitions.items()}
+        # Every partition, moved or not: its position is what fences us, and what a successor waits for.
+        unmoved = {p: Mark(h.committed) for p, h in self._partitions.items() if h.coordinator is not None}
+        marks = {**unmoved, **moved}
         try:
             with self._metrics.transaction_seconds.time():
                 self._outbox.publish(records, [(self._inbox, marks)])
@@ -282,18 +297,14 @@ class Coordination:
         self._metrics.transactions.labels("committed").inc()
         for record in records:
             self._metrics.records_published.labels(record.topic).inc()
-        self._health.set_ready("broker", True)
+        self._health.set_ready(CONDITION, True)
         self._committed(moved)
         return True
 
     def _commit_alone(self, moved: dict[int, Mark], now_s: float) -> None:
-        """Events without effect move the position too, only less often."""
+        """Events without effect move the position too, only less often, and without waiting for the broker."""
         self._idle_commit_at = now_s + IDLE_COMMIT_S
-        try:
-            self._inbox.commit(moved)
-        except PublishAborted as error:
-            self._start_over(str(error))
-            return
+        self._inbox.note(moved)
         self._committed(moved)
 
     def _committed(self, moved: dict[int, Mark]) -> None:

@@ -37,7 +37,8 @@ Instant = Annotated[datetime, AfterValidator(_instant)]
 class Contract(BaseModel):
     """A value inside events: immutable, and it refuses fields that it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # Messages of ours reach logs and dead letters, so they never quote what was in the event.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class Event(Contract):

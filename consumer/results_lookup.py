@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from consumer.core.layout import RunKeys, results_of
+from consumer.core.layout import RunKeys, results_of, work_of
 from consumer.core.results import ResultManifest
 from consumer.errors import MissingObject
 from consumer.ports import ObjectStore
@@ -15,6 +15,21 @@ def find_result(store: ObjectStore, bucket: str, job_id: str) -> ResultManifest 
     """The manifest of the job's newest run that has one; None when no run has ended with a result."""
     run = _newest_run(job_id, store.list_keys(bucket, results_of(job_id)))
     return None if run is None else _read(store, bucket, RunKeys(job_id, run).manifest)
+
+
+def last_run(store: ObjectStore, work_bucket: str, results_bucket: str, job_id: str) -> int:
+    """The highest run of a job that left anything in either bucket; 0 when there is none.
+
+    A new run under an old id must not meet the objects of an earlier one: they are never overwritten.
+    """
+    places = ((work_bucket, work_of(job_id)), (results_bucket, results_of(job_id)))
+    runs = (_run_of(key, prefix) for bucket, prefix in places for key in store.list_keys(bucket, prefix))
+    return max(runs, default=0)
+
+
+def _run_of(key: str, prefix: str) -> int:
+    number = key.removeprefix(prefix).partition("/")[0]
+    return int(number) if number.isdecimal() else 0
 
 
 def _newest_run(job_id: str, keys: Iterable[str]) -> int | None:

@@ -12,17 +12,16 @@ from typing import Generic, TypeVar
 from consumer.core.dead_letters import dead_letter
 from consumer.core.identity import event_id
 from consumer.core.layout import Topic
-from consumer.core.retries import RetryPolicy, delay_s
-from consumer.errors import Abandoned, Cancelled, DependencyAway, Rejected, Unavailable, WhisperXError
+from consumer.errors import Abandoned, Cancelled, Rejected, Unavailable, UnreadableEvent, WhisperXError
 from consumer.events import Event, JobControl, Problem
 from consumer.functions.intake import Intake
-from consumer.health import Health
 from consumer.logs import bound
 from consumer.metrics import Metrics
 from consumer.observation import observe, observe_failure, observe_stop
+from consumer.patience import Patience
 from consumer.ports import Attempt, Outgoing, Received
 from consumer.tasks import Ticket
-from consumer.wire import Codec
+from consumer.wire import MAX_VALUE_BYTES, Codec
 from consumer.work import (
     AssemblyWork,
     ChunkSkipped,
@@ -75,25 +74,27 @@ class IntakeHandler:
     role = "intake"
     weighs_audio = False
 
-    def __init__(self, intake: Intake, post: Post, metrics: Metrics) -> None:
+    def __init__(self, intake: Intake, post: Post, patience: Patience, metrics: Metrics) -> None:
         self._intake = intake
         self._post = post
+        self._patience = patience
         self._metrics = metrics
 
     def weight(self, record: Received) -> float:  # noqa: ARG002
         return 1.0
 
-    def __call__(self, record: Received, ticket: Ticket) -> Sequence[Outgoing]:  # noqa: ARG002
+    def __call__(self, record: Received, ticket: Ticket) -> Sequence[Outgoing]:
         try:
-            event = self._event(record)
+            event = self._patience(lambda: self._event(record), ticket.wait, f"{record.partition}/{record.offset}")
+            answer = self._post.record(Topic.JOB_EVENTS, event, getattr(event, "traceparent", None))
+            _require_size(answer)
         except Rejected as error:
             log.warning("An event is refused", extra={"code": error.code, "reason": error.message})
             return [self._parked(record, problem_of(error, "intake"))]
         self._metrics.work_finished.labels(self.role, "done").inc()
         if isinstance(event, JobReceived):
             self._metrics.jobs_received.labels(event.request.priority.value).inc()
-        traceparent = getattr(event, "traceparent", None)
-        return [self._post.record(Topic.JOB_EVENTS, event, traceparent)]
+        return [answer]
 
     def give_up(self, record: Received, attempts: int) -> Sequence[Outgoing]:
         return [self._parked(record, _fatal(attempts, "intake"))]
@@ -119,9 +120,8 @@ class WorkHandler(Generic[W]):
         function: Callable[[W, Attempt], Event],
         post: Post,
         *,
-        in_place: RetryPolicy,
+        patience: Patience,
         cancelled: Callable[[str], bool],
-        health: Health,
         metrics: Metrics,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -131,9 +131,8 @@ class WorkHandler(Generic[W]):
         self._work_type = work_type
         self._function = function
         self._post = post
-        self._in_place = in_place
+        self._patience = patience
         self._cancelled = cancelled
-        self._health = health
         self._metrics = metrics
         self._timer = timer
 
@@ -146,19 +145,19 @@ class WorkHandler(Generic[W]):
 
     def __call__(self, record: Received, ticket: Ticket) -> Sequence[Outgoing]:
         try:
-            work = self._read(record)
+            work = self._patience(lambda: self._read(record), ticket.wait, f"{record.partition}/{record.offset}")
         except Rejected as error:
             log.error("A work event of ours cannot be read", extra={"code": error.code, "reason": error.message})
             return [self._parked(record, problem_of(error, self.role))]
         chunk_index = getattr(work, "chunk_index", None)
         with bound(job_id=work.job_id, run=work.run, chunk_index=chunk_index, attempt=work.attempt):
             answer = self._answer(work, _EventAttempt(ticket, work, self._post, self._cancelled))
-        return [] if answer is None else [self._post.record(Topic.JOB_EVENTS, answer, _trace(work))]
+        return [self._post.record(Topic.JOB_EVENTS, answer, _trace(work))]
 
     def give_up(self, record: Received, attempts: int) -> Sequence[Outgoing]:
         try:
             work = self._read(record)
-        except Rejected as error:
+        except (Rejected, Unavailable) as error:
             return [self._parked(record, problem_of(error, self.role))]
         problem = _fatal(attempts, self.role)
         observe_failure(self._metrics, self.role, problem.code, work)
@@ -172,48 +171,31 @@ class WorkHandler(Generic[W]):
     def _read(self, record: Received) -> W:
         return self._post.codec.decode(record, (self._work_type,))
 
-    def _answer(self, work: W, attempt: _EventAttempt) -> Event | None:
-        """What the function says, or its failure in the form of an answer; None when nobody waits for one."""
+    def _answer(self, work: W, attempt: _EventAttempt) -> Event:
+        """What the function says, or its failure in the form of an answer."""
         try:
             attempt.check()
-            return self._patiently(work, attempt)
+            return self._patience(lambda: self._timed(work, attempt), attempt.wait, f"{work.key()}/{attempt.number}")
         except Abandoned:
             observe_stop(self._metrics, self.role)
             raise
         except Cancelled:
             log.info("Work is left, its job was cancelled")
-            skipped = _skipped(work)
-            observe_stop(self._metrics, self.role, skipped)
-            return skipped
+            stopped = _stopped(work)
+            observe_stop(self._metrics, self.role, stopped)
+            return stopped
         except (Rejected, Unavailable) as error:
             observe_failure(self._metrics, self.role, error.code, work)
             level = logging.INFO if error.retryable else logging.WARNING
             log.log(level, "Work failed", extra={"code": error.code, "reason": error.message})
             return failure(work, problem_of(error, self.role, getattr(work, "chunk_index", None)))
 
-    def _patiently(self, work: W, attempt: _EventAttempt) -> Event:
-        """Try again in place: a few times for what may pass, without end while a server is away."""
-        tries = 0
-        while True:
-            tries += 1
-            started_s = self._timer()
-            try:
-                answer = self._function(work, attempt)
-            except Unavailable as error:
-                if not isinstance(error, DependencyAway) and tries >= self._in_place.attempts:
-                    raise
-                self._wait(work, attempt, error, tries)
-            else:
-                self._health.set_ready(f"{self.role} dependencies", True)
-                observe(self._metrics, self.role, answer, self._timer() - started_s)
-                return answer
-
-    def _wait(self, work: W, attempt: _EventAttempt, error: Unavailable, tries: int) -> None:
-        pause_s = delay_s(min(tries, 16), self._in_place, f"{work.key()}/{attempt.number}")
-        if isinstance(error, DependencyAway):
-            self._health.set_ready(f"{self.role} dependencies", False, error.message)
-        log.info("Trying again in place", extra={"code": error.code, "reason": error.message, "wait_s": pause_s})
-        attempt.wait(pause_s)
+    def _timed(self, work: W, attempt: _EventAttempt) -> Event:
+        """One try; only the one that succeeds is observed."""
+        started_s = self._timer()
+        answer = self._function(work, attempt)
+        observe(self._metrics, self.role, answer, self._timer() - started_s)
+        return answer
 
 
 class _EventAttempt:
@@ -246,10 +228,17 @@ class _EventAttempt:
         self.check()
 
 
-def _skipped(work: Work) -> Event | None:
+def _stopped(work: Work) -> Event:
+    """The answer to work whose job was cancelled: the coordinator may not know it yet, so it is told."""
     if isinstance(work, ChunkWork):
         return ChunkSkipped(job_id=work.job_id, run=work.run, chunk_index=work.chunk_index, reason="cancelled")
-    return None
+    return failure(work, Problem(code=Cancelled.code, message=f"job {work.job_id} was cancelled"))
+
+
+def _require_size(record: Outgoing) -> None:
+    """What we publish, we must be able to read."""
+    if len(record.value or b"") > MAX_VALUE_BYTES:
+        raise UnreadableEvent(f"the request is too large with its headers; {MAX_VALUE_BYTES} bytes are the most")
 
 
 def _trace(work: Work) -> str | None:

@@ -35,11 +35,13 @@ STAGES = {
 
 
 @dataclass(frozen=True, slots=True)
-class KnownResult:
-    """What the manifest of an evicted job says: enough to tell a duplicate from a conflict."""
+class Past:
+    """What the object store tells of a job whose state is not here: evicted long ago, or never known."""
 
-    run: int
-    request_digest: str
+    last_run: int = 0
+    """The highest run that left anything; a new run must not meet its objects."""
+    request_digest: str | None = None
+    """Of the newest run with a manifest: tells a duplicate from a conflict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,10 @@ class Coordinator:
 
     # ── events in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def handle(self, event: Event, now_s: float, known: KnownResult | None = None) -> None:
-        """Apply one event. `known` comes with a request for a job that this object does not know."""
+    def handle(self, event: Event, now_s: float, past: Past | None = None) -> None:
+        """Apply one event. `past` comes with a request for a job that this object does not know."""
         if isinstance(event, JobReceived):
-            self._receive(event, now_s, known)
+            self._receive(event, now_s, past or Past())
             return
         state = self._jobs.get(str(getattr(event, "job_id", "")))
         if state is None:
@@ -118,19 +120,20 @@ class Coordinator:
 
     # ── one job ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _receive(self, event: JobReceived, now_s: float, known: KnownResult | None) -> None:
+    def _receive(self, event: JobReceived, now_s: float, past: Past) -> None:
         """A new run, or a duplicate of one (nothing happens), or a conflict (the event is parked)."""
         state = self._jobs.get(event.job_id)
-        digest = state.request_digest if state else known.request_digest if known else None
+        digest = state.request_digest if state else past.request_digest
         if digest is None:
-            self._start(event, now_s)
+            self._start(event, now_s, past.last_run + 1)
         elif digest != event.request_digest:
             self._commands.append(Park(event.original, _conflict(event.job_id)))
 
-    def _start(self, event: JobReceived, now_s: float) -> None:
+    def _start(self, event: JobReceived, now_s: float, run: int) -> None:
         self._admitted += 1
         state = JobState(
             job_id=event.job_id,
+            run=run,
             request=self._with_defaults(event),
             request_digest=event.request_digest,
             traceparent=event.traceparent,
@@ -160,14 +163,19 @@ class Coordinator:
                 message=f"model {model!r} is not offered here; choose one of {', '.join(self._policy.models)}",
                 stage="coordinate",
             )
-        if now_s - state.received_at_s > self._policy.work_retention_s:
-            return Problem(
-                code="JOB_EXPIRED",
-                message=f"the request waited {now_s - state.received_at_s:.0f} s, longer than work events are kept "
-                f"({self._policy.work_retention_s:.0f} s); send it again",
-                stage="coordinate",
-            )
-        return None
+        return self._expired(state, now_s) if self._is_expired(state, now_s) else None
+
+    def _is_expired(self, state: JobState, now_s: float) -> bool:
+        """Its work may have been deleted unread: the net under whatever else a job could wait for in vain."""
+        return now_s - state.received_at_s > self._policy.work_retention_s
+
+    def _expired(self, state: JobState, now_s: float) -> Problem:
+        return Problem(
+            code="JOB_EXPIRED",
+            message=f"the request is {now_s - state.received_at_s:.0f} s old and without a result, longer than work "
+            f"events are kept ({self._policy.work_retention_s:.0f} s); send it again under a new job_id",
+            stage="coordinate",
+        )
 
     def _apply(self, step: machine.Step) -> None:
         self._jobs[step.state.job_id] = step.state
@@ -177,6 +185,8 @@ class Coordinator:
     def _tick_job(self, state: JobState, now_s: float) -> None:
         if state.is_open and self._overdue(state, now_s):
             self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=_too_late(state)))
+        elif state.is_open and self._is_expired(state, now_s):
+            self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=self._expired(state, now_s)))
         elif state.status is Status.PLANNING and _due(state.plan_due_at_s, now_s):
             self._ask_for_plan(state, now_s)
         elif state.status is Status.ASSEMBLING and _due(state.assembly_due_at_s, now_s):
@@ -191,8 +201,12 @@ class Coordinator:
         if state.expires_at_s is not None:
             if now_s >= state.expires_at_s:
                 self._apply(machine.expire(state))
-        elif now_s - (state.finished_at_s or 0.0) > self._policy.evict_after_s:
+        elif now_s - (state.finished_at_s or 0.0) > self._kept_s(state):
             self._evict(state.job_id)
+
+    def _kept_s(self, state: JobState) -> float:
+        has_manifest = state.outcome in (JobStatus.COMPLETED, JobStatus.PARTIAL)
+        return self._policy.evict_after_s if has_manifest else self._policy.evict_failed_after_s
 
     def _evict(self, job_id: str) -> None:
         del self._jobs[job_id]

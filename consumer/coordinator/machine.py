@@ -59,13 +59,22 @@ def advance(state: JobState, event: Event, now_s: float, policy: Policy) -> Step
 
 
 def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
-    """The first plan pins the recording; later plans of the run must read the same bytes."""
+    """The first plan pins the recording; a later reading of other bytes must not be mixed with it."""
     event = cast(PlanStarted, event)
-    if event.epoch != state.plan_epoch or state.etag is not None:
+    if event.epoch != state.plan_epoch:
         return Step(state)
-    pinned = state.changed(etag=event.etag, version_id=event.version_id, duration_hint_s=event.duration_hint_s)
     target = f"{state.request.recording.bucket}/{state.request.recording.key}"
-    return Step(pinned, (audit(state, "plan", "recording_read", target, now_s),))
+    if state.etag is None:
+        pinned = state.changed(etag=event.etag, version_id=event.version_id, duration_hint_s=event.duration_hint_s)
+        return Step(pinned, (audit(state, "plan", "recording_read", target, now_s),))
+    if event.etag == state.etag:
+        return Step(state)
+    changed = Problem(
+        code="SOURCE_CHANGED",
+        message=f"{target} was overwritten while it was being planned; send the job again under a new job_id",
+        stage="plan",
+    )
+    return finish(state, JobStatus.FAILED, now_s, error=changed)
 
 
 def _chunk_planned(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -104,7 +113,7 @@ def _plan_failed(state: JobState, event: Event, now_s: float, policy: Policy) ->
         return Step(state)
     due = next_try_at(now_s, state.plan_attempt, policy.plan, f"{state.job_id}/plan") if event.error.retryable else None
     if due is None:
-        return finish(state, JobStatus.FAILED, now_s, error=event.error)
+        return finish(state, _ending(event.error), now_s, error=event.error)
     return Step(state.changed(plan_due_at_s=due))
 
 
@@ -145,21 +154,21 @@ def _chunk_failed(state: JobState, event: Event, now_s: float, policy: Policy) -
 
 
 def _chunk_skipped(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
-    """`gone` while the job is alive means lost audio; `cancelled` here is an old cancel: the chunk is wanted."""
+    """`gone` while the job is alive means lost audio; `cancelled` that the cancel has overtaken us."""
     event = cast(ChunkSkipped, event)
-    attempt = state.in_flight.get(event.chunk_index)
-    if attempt is None:
+    if event.chunk_index not in state.in_flight:
         return Step(state)
-    if event.reason == "gone":
-        lost = Problem(
-            code="INTERMEDIATE_MISSING",
-            message=f"the audio of chunk {event.chunk_index} is gone from the work bucket before it was transcribed; "
-            "check the bucket's lifecycle rules and send the job again under a new id",
-            stage="transcribe",
-            chunk_index=event.chunk_index,
-        )
-        return _give_up(state, event.chunk_index, lost, now_s, policy)
-    return Step(_retry(state, event.chunk_index, attempt, now_s))
+    if event.reason == "cancelled":
+        error = Problem(code="CANCELLED", message=f"job {state.job_id} was cancelled", stage="transcribe")
+        return finish(state, JobStatus.CANCELLED, now_s, error=error)
+    lost = Problem(
+        code="INTERMEDIATE_MISSING",
+        message=f"the audio of chunk {event.chunk_index} is gone from the work bucket before it was transcribed; "
+        "check the bucket's lifecycle rules and send the job again under a new job_id",
+        stage="transcribe",
+        chunk_index=event.chunk_index,
+    )
+    return _give_up(state, event.chunk_index, lost, now_s, policy)
 
 
 def _chunk_progressed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -245,8 +254,13 @@ def _assembly_failed(state: JobState, event: Event, now_s: float, policy: Policy
     name = f"{state.job_id}/assembly"
     due = next_try_at(now_s, event.attempt, policy.assembly, name) if event.error.retryable else None
     if due is None:
-        return finish(state, JobStatus.FAILED, now_s, error=event.error)
+        return finish(state, _ending(event.error), now_s, error=event.error)
     return Step(state.changed(assembly_due_at_s=due))
+
+
+def _ending(error: Problem) -> JobStatus:
+    """A function may learn of a cancel before the coordinator does."""
+    return JobStatus.CANCELLED if error.code == "CANCELLED" else JobStatus.FAILED
 
 
 def _cancel(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:

@@ -24,6 +24,8 @@ class Policy:
     planned_ahead_s: float
     progress_interval_s: float
     evict_after_s: float
+    evict_failed_after_s: float
+    """Runs without a manifest: only the state can tell a late duplicate, so it stays as long as requests do."""
     work_retention_s: float
 
 

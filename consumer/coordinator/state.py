@@ -49,7 +49,7 @@ class Retry(BaseModel):
 class JobState(BaseModel):
     """One run. Instants are seconds since 1970 (`_at_s`); `done` is a bitmap in hexadecimal."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     job_id: str
     run: int = 1

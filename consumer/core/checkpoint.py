@@ -33,7 +33,9 @@ class UnreadableCheckpoint(LostIntermediate):
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, revalidate_instances="always")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, revalidate_instances="always", hide_input_in_errors=True
+    )
 
     version: Literal[1] = 1
     segments: tuple[Segment, ...]

@@ -51,6 +51,11 @@ class RunKeys:
         return f"{self.results_prefix}transcript.{format_name}"
 
 
+def work_of(job_id: str) -> str:
+    """Prefix of all runs of a job in the work bucket."""
+    return f"work/{job_id}/"
+
+
 def results_of(job_id: str) -> str:
     """Prefix of all runs of a job in the results bucket."""
     return f"results/{job_id}/"

@@ -23,7 +23,7 @@ MAX_WARNINGS = 100
 class ResultManifest(BaseModel):
     """What results/<job>/<run>/manifest.json says. Fields of later versions are skipped when reading."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, hide_input_in_errors=True)
 
     version: Literal[1] = 1
     """Version of this document; it changes when a field changes its meaning."""

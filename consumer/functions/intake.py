@@ -11,6 +11,7 @@ from consumer.core.identity import (
     job_id_from_position,
     request_digest,
 )
+from consumer.errors import InvalidEvent
 from consumer.events import JobControl
 from consumer.ports import Received
 from consumer.requests import RequestRead
@@ -80,4 +81,11 @@ def received_of(original: OriginalRecord) -> Received:
 
 
 def instant_of(record: Received) -> datetime:
-    return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    """When the broker or the sender says that it was written. Raises InvalidEvent for an instant that is none."""
+    try:
+        return datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError) as exc:
+        raise InvalidEvent(
+            f"the record's timestamp {record.timestamp_ms} is no instant in milliseconds since 1970; "
+            "let the producer set it in milliseconds, or leave it to the broker"
+        ) from exc

@@ -16,7 +16,7 @@ from consumer.audio.vad_whisperx import FrameScorer
 from consumer.bootstrap import coordinator_policy
 from consumer.control import ControlWatch
 from consumer.coordination import Coordination
-from consumer.coordinator.coordinator import KnownResult
+from consumer.coordinator.coordinator import Past
 from consumer.core.chunks import ChunkShape
 from consumer.core.layout import CHUNK_LANES, Topic
 from consumer.core.retries import RetryPolicy
@@ -30,8 +30,9 @@ from consumer.functions.transcribe import Transcribe
 from consumer.health import Health
 from consumer.loop import Loop, LoopLimits
 from consumer.metrics import Metrics
+from consumer.patience import Patience
 from consumer.ports import Outgoing, Received
-from consumer.results_lookup import find_result
+from consumer.results_lookup import find_result, last_run
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import ModelSettings, Settings, TopicSettings
 from consumer.tasks import Handler
@@ -82,13 +83,13 @@ class MemorySystem:
     # ── workers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def add_intake(self) -> Loop:
-        handler = IntakeHandler(Intake(), self.post, self.metrics)
+        handler = IntakeHandler(Intake(), self.post, self._patience("intake"), self.metrics)
         return self._loop(handler, (Topic.CONTROL, Topic.JOBS), 16.0)
 
     def add_coordinator(self) -> Coordination:
-        def lookup(job_id: str) -> KnownResult | None:
+        def lookup(job_id: str) -> Past:
             found = find_result(self.store, RESULTS, job_id)
-            return None if found is None else KnownResult(found.run, found.request_digest)
+            return Past(last_run(self.store, WORK_BUCKET, RESULTS, job_id), found.request_digest if found else None)
 
         inbox = MemoryInbox(self.broker, self.post.topic(Topic.JOB_EVENTS), "coordinate")
         made = Coordination(
@@ -138,6 +139,9 @@ class MemorySystem:
         for inbox in self.inboxes[id(loop)]:
             self.broker.expire(inbox)
 
+    def _patience(self, role: str) -> Patience:
+        return Patience(role, RetryPolicy(2, 0.01, 0.02), Health(60, 60), lambda: True)
+
     def _worker(
         self, role: str, work: type, function: Callable[..., Event], topics: tuple[Topic, ...], capacity: float
     ) -> Loop:
@@ -147,9 +151,8 @@ class MemorySystem:
             work,
             function,
             self.post,
-            in_place=RetryPolicy(2, 0.01, 0.02),
+            patience=self._patience(role),
             cancelled=watch.cancelled,
-            health=Health(60, 60),
             metrics=self.metrics,
         )
         return self._loop(handler, topics, capacity, watch.look)

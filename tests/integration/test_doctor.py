@@ -82,7 +82,7 @@ def test_a_broker_that_is_away_is_unavailable() -> None:
 
 def test_a_broker_that_speaks_another_protocol_is_unavailable_and_says_which(kafka: Kafka) -> None:
     settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, security_protocol="SSL")
-    with pytest.raises(BrokerUnavailable, match="(?i)ssl.handshake"):
+    with pytest.raises(BrokerUnavailable, match=r"(?i)ssl.handshake"):
         KafkaAdmin(settings, timeout_s=3).broker_ids()
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from consumer.adapters.memory_broker import Fault, MemoryBroker, MemoryInbox, MemoryOutbox, MemoryTail
 from consumer.coordination import Coordination
-from consumer.coordinator.coordinator import KnownResult
+from consumer.coordinator.coordinator import Past
 from consumer.core.layout import Topic
 from consumer.events import Event, JobFinished, JobStatus
 from consumer.health import Health
@@ -29,7 +29,7 @@ class Cluster:
 
     partitions: int = 2
     now_s: float = 1000.0
-    known: dict[str, KnownResult] = field(default_factory=dict)
+    known: dict[str, Past] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Cluster:
             MemoryOutbox(self.broker),
             self.post,
             POLICY,
-            lookup=self.known.get,
+            lookup=lambda job_id: self.known.get(job_id, Past()),
             health=Health(60, 60),
             metrics=self.metrics,
             clock=lambda: self.now_s,
@@ -156,7 +156,7 @@ def test_an_unreadable_event_is_parked_and_the_next_one_is_read() -> None:
 
 
 def test_a_late_duplicate_of_an_evicted_job_starts_nothing() -> None:
-    cluster = Cluster(known={"job": KnownResult(1, requested("job").request_digest)})
+    cluster = Cluster(known={"job": Past(1, requested("job").request_digest)})
     coordinator, _ = cluster.coordinator()
     cluster.tell(requested("job"))
     cluster.turn(coordinator)
@@ -205,7 +205,7 @@ def test_a_lost_partition_takes_its_jobs_out_of_the_numbers() -> None:
 
 
 def test_a_duplicate_is_counted_and_a_conflict_is_none() -> None:
-    cluster = Cluster(known={"old": KnownResult(1, requested("old").request_digest)})
+    cluster = Cluster(known={"old": Past(1, requested("old").request_digest)})
     coordinator, _ = cluster.coordinator()
     cluster.tell(requested("job"), requested("job"), requested("job", key="other.wav"), requested("old"))
     cluster.turn(coordinator)

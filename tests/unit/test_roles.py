@@ -19,10 +19,11 @@ from consumer.errors import (
     UnreadableAudio,
     WhisperXError,
 )
-from consumer.events import Event, JobControl, JobOptions
+from consumer.events import Event, JobControl, JobOptions, RecordingRef
 from consumer.functions.intake import Intake
 from consumer.health import Health
 from consumer.metrics import Metrics
+from consumer.patience import ALONE_S, Patience
 from consumer.ports import Attempt, Headers, Outgoing, Received
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.wire import Codec
@@ -35,9 +36,12 @@ from consumer.work import (
     CleanupFinished,
     CleanupWork,
     JobReceived,
+    PlanFailed,
+    PlanWork,
 )
 
 POST = Post(Codec(None, "/test"), "t.", lambda: 1000.0)
+PATIENCE = Patience("test", RetryPolicy(3, 0.5, 5.0), Health(60, 60), lambda: False)
 WORK = ChunkWork(job_id="job", run=1, chunk_index=3, attempt=2, audio_s=60.0, options=JobOptions())
 DONE = ChunkSkipped(job_id="job", run=1, chunk_index=3, reason="gone")
 
@@ -85,9 +89,8 @@ def handler(
         ChunkWork,
         function,
         POST,
-        in_place=RetryPolicy(3, 0.5, 5.0),
+        patience=PATIENCE,
         cancelled=lambda job_id: cancelled and job_id == "job",
-        health=Health(60, 60),
         metrics=metrics or Metrics(),
     )
 
@@ -160,6 +163,38 @@ def test_a_cancel_in_the_middle_is_answered_as_skipped() -> None:
     assert isinstance(answer_of(records, ChunkSkipped), ChunkSkipped)
 
 
+def test_an_object_that_alone_cannot_be_read_is_given_up_after_a_while() -> None:
+    """The store works for others: waiting on would hold up everybody behind this one."""
+    patience = Patience("test", RetryPolicy(3, 0.5, 5.0), Health(60, 60), lambda: True)
+    waits: list[float] = []
+
+    def never() -> None:
+        raise StoreUnavailable("503")
+
+    with pytest.raises(StoreUnavailable):
+        patience(never, waits.append, "chunk")
+    assert ALONE_S <= sum(waits) <= ALONE_S + 5.0
+
+
+def test_cancelled_plans_and_assemblies_are_answered_too() -> None:
+    """Nobody else would end such a job: the coordinator may have heard the cancel before it knew the job."""
+    work = PlanWork(
+        job_id="job", run=1, epoch=1, recording=RecordingRef(bucket="bucket", key="k"), options=JobOptions()
+    )
+    plan = WorkHandler(
+        "plan",
+        PlanWork,
+        lambda work, attempt: DONE,
+        POST,
+        patience=PATIENCE,
+        cancelled=lambda job_id: True,
+        metrics=Metrics(),
+    )
+    failed = answer_of(plan(record_of(work, Topic.PLAN_WORK), Ticket()), PlanFailed)
+    assert isinstance(failed, PlanFailed)
+    assert failed.error.code == "CANCELLED"
+
+
 def test_cleanup_goes_on_although_its_job_was_cancelled() -> None:
     work = CleanupWork(job_id="job", run=1, status="cancelled")
     done = CleanupFinished(job_id="job", run=1, removed=2)
@@ -168,9 +203,8 @@ def test_cleanup_goes_on_although_its_job_was_cancelled() -> None:
         CleanupWork,
         lambda work, attempt: done,
         POST,
-        in_place=RetryPolicy(1, 0.5, 5.0),
+        patience=PATIENCE,
         cancelled=lambda job_id: True,
-        health=Health(60, 60),
         metrics=Metrics(),
     )
     assert answer_of(cleanup(record_of(work, Topic.CLEANUP_WORK), Ticket()), CleanupFinished) == done
@@ -249,7 +283,7 @@ def test_only_chunks_weigh_audio() -> None:
 
 # ── intake ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-INTAKE = IntakeHandler(Intake(), POST, Metrics())
+INTAKE = IntakeHandler(Intake(), POST, PATIENCE, Metrics())
 RECORDING = {"bucket": "recordings", "key": "a.wav"}
 
 
@@ -298,6 +332,19 @@ def test_a_cancel_is_passed_on() -> None:
     event = answer_of(INTAKE(record, Ticket()), CancelRequested)
     assert isinstance(event, CancelRequested)
     assert (event.job_id, event.reason) == ("job", "why")
+
+
+def test_a_timestamp_that_is_no_instant_is_a_dead_letter() -> None:
+    record = Received("t.jobs", 0, 7, None, b'{"recording": {"bucket": "bbb", "key": "k"}}', timestamp_ms=1 << 60)
+    (letter,) = INTAKE(record, Ticket())
+    assert dict(letter.headers)["dead-letter-code"] == b"EVENT_INVALID"
+
+
+def test_a_request_that_is_too_large_with_its_headers_is_a_dead_letter_with_its_own_bytes() -> None:
+    value = json.dumps({"recording": RECORDING, "job_id": "big"}).encode()
+    (letter,) = INTAKE(received(value + b" " * 262_000), Ticket())
+    assert letter.value is not None
+    assert letter.value.startswith(value)
 
 
 def test_nothing_that_intake_raises_is_unexpected() -> None:

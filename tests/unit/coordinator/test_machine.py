@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from consumer.coordinator.coordinator import KnownResult
+from consumer.coordinator.coordinator import Past
 from consumer.coordinator.machine import TABLE
 from consumer.coordinator.state import JobState, Status
 from consumer.core.layout import Topic
-from consumer.events import JobOptions, JobProgress, JobStatus, Priority
+from consumer.events import JobOptions, JobProgress, JobStatus, Priority, Problem
 from consumer.work import (
     AssemblyFailed,
     AssemblyWork,
@@ -160,6 +160,41 @@ def test_lost_chunk_audio_fails_the_job_with_its_code() -> None:
     assert [r.error.code for r in world.results() if r.error] == ["INTERMEDIATE_MISSING"]
 
 
+def test_a_cancel_that_overtook_its_job_cancels_it_all_the_same() -> None:
+    cancelled = Problem(code="CANCELLED", message="m")
+    planning = World()
+    planning.apply(requested("job"))
+    planning.apply(PlanFailed(job_id="job", run=1, epoch=1, error=cancelled))
+    transcribing = started(1)
+    transcribing.apply(ChunkSkipped(job_id="job", run=1, chunk_index=0, reason="cancelled"))
+    assembling = started(1)
+    assembling.apply(transcribed("job", 0))
+    assembling.apply(AssemblyFailed(job_id="job", run=1, attempt=1, error=cancelled))
+    for world in (planning, transcribing, assembling):
+        assert [result.status for result in world.results()] == [JobStatus.CANCELLED]
+
+
+def test_a_second_reading_of_other_bytes_is_not_mixed_with_the_first() -> None:
+    world = World()
+    world.apply(requested("job"))
+    start = plan_answers(last_plan(world), 1)[0]
+    world.apply(start, start.model_copy(update={"etag": "overwritten"}))
+    assert [r.error.code for r in world.results() if r.error] == ["SOURCE_CHANGED"]
+
+
+def test_a_job_that_waits_in_vain_expires() -> None:
+    world = started(1)
+    world.now_s = world.policy.work_retention_s + 1
+    world.apply()
+    assert [r.error.code for r in world.results() if r.error] == ["JOB_EXPIRED"]
+
+
+def test_a_new_run_never_meets_the_objects_of_an_old_one() -> None:
+    world = World()
+    world.apply(requested("job"), past=Past(last_run=3))
+    assert last_plan(world).run == 4
+
+
 def test_a_plan_that_may_work_later_is_asked_for_under_a_new_epoch_with_the_pinned_etag() -> None:
     world = World()
     world.apply(requested("job"))
@@ -224,8 +259,8 @@ def test_the_same_id_with_another_recording_is_parked() -> None:
 def test_a_duplicate_of_an_evicted_job_is_known_by_its_manifest() -> None:
     world = World()
     request = requested("job")
-    world.apply(request, known=KnownResult(1, request.request_digest))
-    world.apply(requested("job", key="other.wav"), known=KnownResult(1, request.request_digest))
+    world.apply(request, past=Past(1, request.request_digest))
+    world.apply(requested("job", key="other.wav"), past=Past(1, request.request_digest))
     assert world.sent(Topic.PLAN_WORK) == []
     assert [park.reason.code for park in world.parked()] == ["JOB_CONFLICT"]
 
@@ -297,7 +332,7 @@ def test_waiting_jobs_know_their_place() -> None:
 
 
 def test_a_finished_job_is_forgotten_after_a_while() -> None:
-    world = World(policy=replace(POLICY, evict_after_s=5.0))
+    world = World(policy=replace(POLICY, evict_after_s=5.0, evict_failed_after_s=5.0))
     world.apply(requested("job").model_copy(update={"refusal": BROKEN}))
     assert "job" in world.states
     world.now_s += 6

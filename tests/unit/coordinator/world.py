@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from consumer.coordinator.coordinator import Coordinator, KnownResult
+from consumer.coordinator.coordinator import Coordinator, Past
 from consumer.coordinator.policy import Command, Park, Policy, Send
 from consumer.coordinator.state import JobState
 from consumer.core.identity import request_digest
@@ -52,6 +52,7 @@ POLICY = Policy(
     planned_ahead_s=3600.0,
     progress_interval_s=2.0,
     evict_after_s=1e9,
+    evict_failed_after_s=1e9,
     work_retention_s=1e6,
 )
 CHECK = ClaimCheck(bucket="b", key="k", size_bytes=1, sha256="0" * 64)
@@ -154,10 +155,10 @@ class World:
         self.coordinator = Coordinator(self.policy)
         self.coordinator.restore(JobState.from_bytes(state.to_bytes()) for state in self.states.values())
 
-    def apply(self, *events: Event, known: KnownResult | None = None, commit: bool = True) -> list[Command]:
+    def apply(self, *events: Event, past: Past | None = None, commit: bool = True) -> list[Command]:
         """One batch in one transaction; without `commit` the process dies before it."""
         for event in events:
-            self.coordinator.handle(event, self.now_s, known)
+            self.coordinator.handle(event, self.now_s, past)
         self.coordinator.tick(self.now_s)
         outcome = self.coordinator.outcome(self.now_s)
         if not commit:

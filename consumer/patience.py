@@ -1,0 +1,60 @@
+"""Trying again in place: a few times for what may pass, and without end while a server is away.
+
+While a server is away no attempt is burnt and readiness is false; the loop polls on, so the partition stays ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from consumer.core.retries import RetryPolicy, delay_s
+from consumer.errors import DependencyAway, StoreUnavailable, Unavailable
+from consumer.health import Health
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+ALONE_S = 120.0
+"""After so long it is asked whether the store is away for everybody, or only for this one object."""
+LONGEST_EXPONENT = 16
+
+
+class Patience:
+    """One for each role. `store_answers` says whether the store works for other objects."""
+
+    def __init__(self, role: str, policy: RetryPolicy, health: Health, store_answers: Callable[[], bool]) -> None:
+        self._condition = f"{role} dependencies"
+        self._policy = policy
+        self._health = health
+        self._store_answers = store_answers
+
+    def __call__(self, act: Callable[[], T], wait: Callable[[float], None], name: str) -> T:
+        """What `act` returns in the end. Raises what it raises for good, and what `wait` raises (Stopped)."""
+        waited_s, tries = 0.0, 0
+        try:
+            while True:
+                tries += 1
+                try:
+                    return act()
+                except Unavailable as error:
+                    if self._is_enough(error, tries, waited_s):
+                        raise
+                    waited_s += self._pause(error, tries, wait, name)
+        finally:
+            self._health.set_ready(self._condition, True)
+
+    def _is_enough(self, error: Unavailable, tries: int, waited_s: float) -> bool:
+        if not isinstance(error, DependencyAway):
+            return tries >= self._policy.attempts
+        return isinstance(error, StoreUnavailable) and waited_s >= ALONE_S and self._store_answers()
+
+    def _pause(self, error: Unavailable, tries: int, wait: Callable[[float], None], name: str) -> float:
+        pause_s = delay_s(min(tries, LONGEST_EXPONENT), self._policy, name)
+        if isinstance(error, DependencyAway):
+            self._health.set_ready(self._condition, False, error.message)
+        log.info("Trying again in place", extra={"code": error.code, "reason": error.message, "wait_s": pause_s})
+        wait(pause_s)
+        return pause_s
