@@ -25,7 +25,7 @@ from consumer.core.values import SAMPLE_RATE_HZ, Span
 from consumer.errors import Misconfigured
 from consumer.events import DiarizeOptions
 from consumer.speech.environment import make_importable, quiet
-from consumer.speech.replay import become_replay
+from consumer.speech.replay import become_replay, stored_scores
 
 log = logging.getLogger(__name__)
 
@@ -209,17 +209,16 @@ class Diarizer:
             raise ValueError(f"there are {expected} diarization windows, and the recording has {count}")
         scores = np.concatenate([activity.scores for activity in activities])
         embeddings = np.concatenate([activity.embeddings for activity in activities])
-        missing = ((0, count - expected), (0, 0), (0, 0))
-        scores, embeddings = np.pad(scores, missing), np.pad(embeddings, missing, constant_values=np.nan)
+        if expected < count:
+            missing = ((0, count - expected), (0, 0), (0, 0))
+            scores, embeddings = np.pad(scores, missing), np.pad(embeddings, missing)
         # A silent local speaker is in no cluster whatever its embedding is, but NaN spoils the distances of others.
         silent = self._binary(scores).sum(axis=1) == 0
         embeddings[silent] = 1.0
         return scores, embeddings
 
     def _feature(self, scores: Floats) -> Any:
-        from pyannote.core import SlidingWindow, SlidingWindowFeature
-
-        return SlidingWindowFeature(scores, SlidingWindow(start=0.0, duration=self._duration_s, step=self._step_s))
+        return stored_scores(scores, self._duration_s, self._step_s)
 
 
 def _full_batches(count: int, batch: int, shift: int = 0) -> Iterator[tuple[slice, NDArray[np.int_], slice]]:

@@ -1,21 +1,25 @@
 """pyannote's pipeline over scores and embeddings that were computed before, with memory bounded for long recordings.
 
-`SpeakerDiarization.apply` asks itself for both; here they come with the recording. Two of its steps are replaced by
-others that give the same in less memory: rebuilding the turns without an array of (windows, frames, speakers) in
-float64, and clustering at most MOST_CLUSTERED embeddings, because the distances of n embeddings take 4 n² bytes.
+`SpeakerDiarization.apply` asks itself for both; here they come with the recording. Three of its steps are replaced by
+others that take less memory: scores are binarised block by block, turns are rebuilt without an array of (windows,
+frames, speakers) in float64, which both give the same; and at most MOST_CLUSTERED embeddings are clustered, because
+the distances of n embeddings take 4 n² bytes, twice.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_CLUSTERED = 12_000
-"""About 580 MB of distances, and about three hours of conversation. Beyond it every second, third, … window is
-clustered, evenly over the recording; neighbouring windows share 80 to 90 % of their sound. All embeddings are then
-assigned to the clusters that were found, as always."""
+BLOCK = 1_000
+"""Windows binarised together; the work arrays are about twenty times as large as the scores."""
+MOST_CLUSTERED = 6_000
+"""About 150 MB of distances, twice, and about an hour and a half of conversation. Beyond it every second, third, …
+window is clustered, evenly over the recording; neighbouring windows share 80 to 90 % of their sound. All embeddings
+are then assigned to the clusters that were found, as always."""
 
 
 def become_replay(pipeline: Any) -> None:
@@ -39,6 +43,33 @@ def become_replay(pipeline: Any) -> None:
 
     pipeline.__class__ = Replay
     pipeline.clustering.__class__ = Thinned
+
+
+def stored_scores(scores: NDArray[np.float32], duration_s: float, step_s: float) -> Any:
+    """Scores of sliding windows, (windows, frames, local speakers), as pyannote wants them."""
+    from pyannote.core import SlidingWindow
+
+    return _stored_scores_class()(scores, SlidingWindow(start=0.0, duration=duration_s, step=step_s))
+
+
+@cache
+def _stored_scores_class() -> Any:
+    """A feature that pyannote's `binarize` takes in blocks: it chooses what to do by the class."""
+    from pyannote.audio.utils.signal import binarize
+    from pyannote.core import SlidingWindowFeature
+
+    class StoredScores(SlidingWindowFeature):  # type: ignore[misc]  # pyannote.core has no types
+        pass
+
+    @binarize.register(StoredScores)
+    def in_blocks(scores: Any, **options: Any) -> Any:
+        binary = np.empty_like(scores.data)
+        for start in range(0, len(binary), BLOCK):
+            block = SlidingWindowFeature(scores.data[start : start + BLOCK], scores.sliding_window)
+            binary[start : start + BLOCK] = binarize(block, **options).data
+        return SlidingWindowFeature(binary, scores.sliding_window)
+
+    return StoredScores
 
 
 def thin(

@@ -46,3 +46,18 @@ def test_turns_are_rebuilt_frame_by_frame_as_pyannote_does(seed: int, windows: i
     for fact in ("start", "duration", "step"):
         assert getattr(ours.sliding_window, fact) == getattr(theirs.sliding_window, fact)
     assert ours.data.sum() > 0
+
+
+def test_scores_are_binarised_in_blocks_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyannote.audio.utils.signal import binarize
+
+    from consumer.speech import replay
+
+    monkeypatch.setattr(replay, "BLOCK", 7)
+    whole, _, _ = recording(6, 40, 3)
+    whole.data[:, :9] = 0.6  # exactly at the threshold: the state before it holds
+    stored = replay.stored_scores(whole.data, 5.0, 1.0)
+    expected = binarize(whole, onset=0.6, initial_state=False)
+    found = binarize(stored, onset=0.6, initial_state=False)
+    np.testing.assert_array_equal(found.data, expected.data)
+    assert 0 < found.data.mean() < 1
