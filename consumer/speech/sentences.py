@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
 
+import numpy as np
+
 from consumer.core.speech import Word
 
 log = logging.getLogger(__name__)
@@ -132,5 +134,5 @@ def _word(text: str, characters: Sequence[TimedCharacter], first: int, last: int
         text=text[first:last].strip(),
         start_s=min((one.start_s for one in timed if one.start_s is not None), default=None),
         end_s=max((one.end_s for one in timed if one.end_s is not None), default=None),
-        score=round(sum(scores) / len(scores), 3) if scores else None,
+        score=float(np.round(np.mean(scores), 3)) if scores else None,  # numpy's rounding, as whisperx has it
     )

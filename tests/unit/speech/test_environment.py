@@ -50,5 +50,5 @@ def test_whisperx_writes_to_our_log_and_not_to_stdout() -> None:
 
 def test_prints_while_loading_do_not_reach_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     with environment.quiet():
-        print("Use manually assigned vad_model")  # noqa: T201  (what whisperx does)
+        print("Use manually assigned vad_model")
     assert capsys.readouterr().out == ""
