@@ -158,10 +158,10 @@ class DeadlinePassed(Rejected):
     code = "DEADLINE_PASSED"
 
 
-class AttemptsExhausted(Rejected):
-    """Tried as often as the settings allow."""
+class WorkerKilled(Rejected):
+    """The worker process died again and again while it worked on this."""
 
-    code = "ATTEMPTS_EXHAUSTED"
+    code = "WORKER_KILLED"
 
 
 class LostIntermediate(Rejected):
@@ -202,10 +202,6 @@ class BrokerUnavailable(DependencyAway):
 
 class RegistryUnavailable(DependencyAway):
     code = "REGISTRY_UNAVAILABLE"
-
-
-class GpuUnavailable(Unavailable):
-    code = "GPU_UNAVAILABLE"
 
 
 class GpuOutOfMemory(Unavailable):

@@ -49,7 +49,7 @@ ADVICE: dict[str, tuple[str, str]] = {
         "The job's deadline passed before it was done.",
         "Send it again with a later deadline, or add workers.",
     ),
-    "ATTEMPTS_EXHAUSTED": ("", "Find the cause in the message and in the log; then send the job again, forced."),
+    "WORKER_KILLED": ("", "Look at the log of the dead pod (out of memory?); then send the job under a new job id."),
     "INTERMEDIATE_MISSING": ("", "Make the work bucket's lifecycle longer than the longest job; send the job again."),
     "JOB_EXPIRED": ("", "Send the job again; raise WHISPERX_TOPICS__WORK_RETENTION_HOURS or add workers."),
     "UNAVAILABLE": ("", "See the message."),
@@ -57,14 +57,13 @@ ADVICE: dict[str, tuple[str, str]] = {
     "STORE_UNAVAILABLE": ("The object store does not answer.", "Look at the store; work goes on by itself."),
     "BROKER_UNAVAILABLE": ("The brokers do not answer.", "Look at the brokers; work goes on by itself."),
     "REGISTRY_UNAVAILABLE": ("The schema registry does not answer.", "Look at the registry; work goes on by itself."),
-    "GPU_UNAVAILABLE": ("The GPU cannot be used now.", "Look at the node: driver, other processes on the GPU."),
     "GPU_OUT_OF_MEMORY": (
         "",
         "Lower WHISPERX_DEVICE__BATCH_SIZE, take a smaller model, or keep the GPU to one process.",
     ),
     "DECODER_CRASHED": ("", "If it stays so for one recording, convert the recording; report it with the file."),
     "STOPPED": ("", "Nothing."),
-    "CANCELLED": ("", "Nothing; send the job again, forced, to have it done after all."),
+    "CANCELLED": ("", "Nothing; send the job again under a new job id to have it done after all."),
     "ABANDONED": ("", "Nothing."),
     "WORKER_BROKEN": ("", "If it repeats, look at the node."),
     "GPU_CONTEXT_BROKEN": (
@@ -75,6 +74,22 @@ ADVICE: dict[str, tuple[str, str]] = {
     "MISCONFIGURED": ("", "Correct the setting that the message names; `whisperx-consumer doctor` checks them all."),
     "MODEL_MISSING": ("A model of the allow-list is not installed.", "Install it, or take it off the list."),
     "TOPIC_MISSING": ("A topic does not exist.", "Run `whisperx-consumer topics create`."),
+}
+
+WARNINGS: dict[str, tuple[str, str]] = {
+    # What a result carries in `warnings`: the job went on, and a reader should know.
+    "NO_SPEECH": ("No window of speech was found; the transcript is empty.", "Listen to it; lower `vad.onset`."),
+    "RECORDING_TRUNCATED": ("The file breaks off; what there is was transcribed.", "Check the upload."),
+    "RECORDING_DAMAGED": ("Parts of the sound could not be decoded and were skipped.", "Check the file."),
+    "PROMPT_TRUNCATED": ("hotwords and initial_prompt were cut to what the model takes.", "Give fewer words."),
+    "NO_ALIGNER": ("No alignment model for the language; words have no times of their own.", "Add one to the models."),
+    "GPU_MEMORY_SHORT": ("GPU memory ran short; smaller batches or the CPU were used.", "Lower the batch size."),
+    "MIXED_FINGERPRINTS": (
+        "Chunks were computed with different models, devices or number types.",
+        "Let a rollout end before big jobs; send the job again if it matters.",
+    ),
+    "CHUNKS_MISSING": ("A partial result: the chunks named are not in it.", "See the reason of the first of them."),
+    "WARNINGS_OMITTED": ("There were more warnings than a result carries.", "See the log."),
 }
 
 
@@ -97,6 +112,9 @@ def reference_markdown() -> str:
             "| --- | --- | --- |",
         ]
         lines += [_row(error) for error in _tree(branch)]
+    lines += ["", "## Warnings", "", "The job went on. They stand in `warnings` of results and chunks.", ""]
+    lines += ["| Code | Meaning | What to do |", "| --- | --- | --- |"]
+    lines += [f"| `{code}` | {meaning} | {todo} |" for code, (meaning, todo) in WARNINGS.items()]
     lines += ["", "## Anything else", "", _row_of_bugs(), ""]
     return "\n".join(lines)
 

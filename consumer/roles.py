@@ -12,7 +12,15 @@ from typing import Generic, TypeVar
 from consumer.core.dead_letters import dead_letter
 from consumer.core.identity import event_id
 from consumer.core.layout import Topic
-from consumer.errors import Abandoned, Cancelled, Rejected, Unavailable, UnreadableEvent, WhisperXError
+from consumer.errors import (
+    Abandoned,
+    Cancelled,
+    Rejected,
+    Unavailable,
+    UnreadableEvent,
+    WhisperXError,
+    WorkerKilled,
+)
 from consumer.events import Event, JobControl, Problem
 from consumer.functions.intake import Intake
 from consumer.logs import bound
@@ -247,7 +255,7 @@ def _trace(work: Work) -> str | None:
 
 def _fatal(attempts: int, stage: str) -> Problem:
     return Problem(
-        code="WORKER_KILLED",
+        code=WorkerKilled.code,
         message=f"the worker process died {attempts} times while it worked on this; look at the logs of the pod "
         "(out of memory?) before sending the job again",
         stage=stage,

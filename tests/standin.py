@@ -1,4 +1,4 @@
-"""A deterministic engine: its text is a hash of the audio, so that whatever happens to the platform shows in the text."""
+"""A deterministic engine: its text is a hash of the audio, so whatever happens to the platform shows in the text."""
 
 from __future__ import annotations
 

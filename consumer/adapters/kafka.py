@@ -23,7 +23,7 @@ from confluent_kafka import (
 )
 
 from consumer.broker import Inbox, Mark, Marks, PublishAborted, PublishInDoubt, Rebalance
-from consumer.errors import BrokenWorker, BrokerUnavailable, Fenced, Misconfigured
+from consumer.errors import BrokenWorker, BrokerUnavailable, Fenced, Misconfigured, MissingTopic
 from consumer.ports import Outgoing, Received
 from consumer.settings import KafkaSettings
 
@@ -170,7 +170,7 @@ class KafkaInbox:
         if code in _FATAL_FOR_US:
             raise Misconfigured(f"Kafka refuses us on topic {self._topic}: {error.str()}; check user and ACLs")
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise Misconfigured(
+            raise MissingTopic(
                 f"topic {self._topic} does not exist; create the topics with `whisperx-consumer topics create`"
             )
         raise BrokerUnavailable(f"reading {self._topic}: {error.str()}")
@@ -451,7 +451,7 @@ def partitions_of(client: Consumer | Producer, topic: str, timeout_s: float = 10
     except KafkaException as exc:
         raise BrokerUnavailable(f"asking for topic {topic}: {exc}") from exc
     if found.error is not None or not found.partitions:
-        raise Misconfigured(f"topic {topic} does not exist; create the topics with `whisperx-consumer topics create`")
+        raise MissingTopic(f"topic {topic} does not exist; create the topics with `whisperx-consumer topics create`")
     return sorted(found.partitions)
 
 

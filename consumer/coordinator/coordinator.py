@@ -14,6 +14,7 @@ from consumer.coordinator.policy import Command, Park, Policy, Send
 from consumer.coordinator.state import JobState, Status
 from consumer.core.layout import Topic
 from consumer.core.progress import eta_s, fraction
+from consumer.errors import ConflictingJob, DeadlinePassed, JobTooOld, UnknownModel
 from consumer.events import Event, JobProgress, JobRequested, JobStatus, Priority, Problem, RecordingRef, Stage
 from consumer.work import ChunkWork, JobReceived, PlanWork
 
@@ -159,7 +160,7 @@ class Coordinator:
         model = state.request.options.model
         if model not in self._policy.models:
             return Problem(
-                code="MODEL_NOT_ALLOWED",
+                code=UnknownModel.code,
                 message=f"model {model!r} is not offered here; choose one of {', '.join(self._policy.models)}",
                 stage="coordinate",
             )
@@ -171,7 +172,7 @@ class Coordinator:
 
     def _expired(self, state: JobState, now_s: float) -> Problem:
         return Problem(
-            code="JOB_EXPIRED",
+            code=JobTooOld.code,
             message=f"the request is {now_s - state.received_at_s:.0f} s old and without a result, longer than work "
             f"events are kept ({self._policy.work_retention_s:.0f} s); send it again under a new job_id",
             stage="coordinate",
@@ -338,7 +339,7 @@ def _lasting(state: JobState | None) -> bytes | None:
 
 def _conflict(job_id: str) -> Problem:
     return Problem(
-        code="JOB_CONFLICT",
+        code=ConflictingJob.code,
         message=f"job {job_id} is known with another recording or other options; "
         "send the request under a new job_id, or exactly as before",
         stage="coordinate",
@@ -347,7 +348,7 @@ def _conflict(job_id: str) -> Problem:
 
 def _too_late(state: JobState) -> Problem:
     return Problem(
-        code="DEADLINE_PASSED",
+        code=DeadlinePassed.code,
         message=f"the deadline {state.request.deadline_at} passed before the result was ready; "
         "give more time or a higher priority",
         stage="coordinate",

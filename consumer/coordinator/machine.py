@@ -15,6 +15,7 @@ from consumer.coordinator.policy import Command, Policy, Send
 from consumer.coordinator.state import WITH_CHUNKS, JobState, Retry, Status
 from consumer.core.layout import Topic
 from consumer.core.retries import next_try_at
+from consumer.errors import Cancelled, ChangedRecording, LostIntermediate
 from consumer.events import AuditRecorded, ChunkTranscribed, Event, JobFinished, JobStatus, Problem, RunTimings
 from consumer.work import (
     AssemblyFailed,
@@ -70,7 +71,7 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
     if event.etag == state.etag:
         return Step(state)
     changed = Problem(
-        code="SOURCE_CHANGED",
+        code=ChangedRecording.code,
         message=f"{target} was overwritten while it was being planned; send the job again under a new job_id",
         stage="plan",
     )
@@ -159,10 +160,10 @@ def _chunk_skipped(state: JobState, event: Event, now_s: float, policy: Policy) 
     if event.chunk_index not in state.in_flight:
         return Step(state)
     if event.reason == "cancelled":
-        error = Problem(code="CANCELLED", message=f"job {state.job_id} was cancelled", stage="transcribe")
+        error = Problem(code=Cancelled.code, message=f"job {state.job_id} was cancelled", stage="transcribe")
         return finish(state, JobStatus.CANCELLED, now_s, error=error)
     lost = Problem(
-        code="INTERMEDIATE_MISSING",
+        code=LostIntermediate.code,
         message=f"the audio of chunk {event.chunk_index} is gone from the work bucket before it was transcribed; "
         "check the bucket's lifecycle rules and send the job again under a new job_id",
         stage="transcribe",
@@ -260,14 +261,14 @@ def _assembly_failed(state: JobState, event: Event, now_s: float, policy: Policy
 
 def _ending(error: Problem) -> JobStatus:
     """A function may learn of a cancel before the coordinator does."""
-    return JobStatus.CANCELLED if error.code == "CANCELLED" else JobStatus.FAILED
+    return JobStatus.CANCELLED if error.code == Cancelled.code else JobStatus.FAILED
 
 
 def _cancel(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
     event = cast(CancelRequested, event)
     by = f" by {event.requested_by}" if event.requested_by else ""
     why = f": {event.reason}" if event.reason else ""
-    error = Problem(code="CANCELLED", message=f"the job was cancelled{by}{why}", stage="coordinate")
+    error = Problem(code=Cancelled.code, message=f"the job was cancelled{by}{why}", stage="coordinate")
     return finish(state, JobStatus.CANCELLED, now_s, error=error)
 
 

@@ -3,7 +3,7 @@
     ChunkPlanner(length=300 s, overlap=30 s), a recording of 700 s with a window at 298-305 s:
 
     chunk 0   span   0-305   audio   0-335    announced when 335 s are decoded
-    chunk 1   span 305-605   audio 305-635
+    chunk 1   span 305-605   audio 305-635    (and a millisecond before it, see LEAD)
     chunk 2   span 605-700   audio 605-700    the last one
 
 A chunk is only cut off when more than the overlap follows it; what is shorter stays with the chunk before. So every
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
@@ -39,7 +40,7 @@ class ChunkShape:
         Raises Misconfigured when the ceiling leaves less than a second.
         """
         overlap = int(max(self.overlap_s, min_overlap_s) * SAMPLE_RATE_HZ)
-        room = self.max_bytes // BYTES_PER_SAMPLE - overlap - int(max_window_s * SAMPLE_RATE_HZ)
+        room = self.max_bytes // BYTES_PER_SAMPLE - LEAD - overlap - int(max_window_s * SAMPLE_RATE_HZ)
         length = min(int(self.length_s * SAMPLE_RATE_HZ), room)
         if length < LEAST_LENGTH_S * SAMPLE_RATE_HZ:
             raise Misconfigured(
@@ -70,6 +71,11 @@ class PlanShape(BaseModel):
         return ChunkPlanner(self.length, self.overlap)
 
 
+LEAD: Final = 16
+"""Samples before the span that a chunk's audio begins with: times rounded to milliseconds may lie before their window,
+and a millisecond is 16 samples."""
+
+
 class ChunkPlanner:
     """Chunks that tile the recording, each with the windows that start in it; lengths in samples.
 
@@ -88,20 +94,19 @@ class ChunkPlanner:
 
     @property
     def start(self) -> int:
-        """Start of the next chunk: samples before it are not needed any more."""
-        return self._start
+        """Start of the next chunk's audio: samples before it are not needed any more."""
+        return max(0, self._start - LEAD)
 
     def advance(self, decided: Decided, decoded: int) -> Iterator[Chunk]:
         """Take what is decided by now; the chunks whose span and overlap are decoded."""
         self._windows.extend(decided.windows)
         while (cut := self._cut(decided.upto)) is not None and cut + self._overlap < decoded:
-            yield self._take(Span(self._start, cut), Span(self._start, cut + self._overlap), is_last=False)
+            yield self._take(Span(self._start, cut), Span(self.start, cut + self._overlap), is_last=False)
 
     def finish(self, decided: Decided, total: int) -> Iterator[Chunk]:
         """The recording has `total` samples, at least one; the rest of the chunks."""
         yield from self.advance(Decided(decided.windows, total), total)
-        rest = Span(self._start, total)
-        yield self._take(rest, rest, is_last=True)
+        yield self._take(Span(self._start, total), Span(self.start, total), is_last=True)
 
     def _cut(self, decided_upto: int) -> int | None:
         """Where the next chunk ends, or None when that is not decided yet."""

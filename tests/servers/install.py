@@ -5,7 +5,6 @@
 
 Prints where each one is. Ends with status 1 when one could not be obtained.
 """
-# ruff: noqa: T201 (a command: it speaks to the person who typed it)
 
 from __future__ import annotations
 

@@ -34,9 +34,7 @@ def test_the_duration_is_that_of_the_samples(heard: Recording) -> None:
     assert heard.truth["duration_s"] == pytest.approx(heard.duration_s, abs=0.001)
 
 
-@pytest.mark.parametrize(
-    ("name", "seconds", "speakers"), [("conversation-90s", 90, 2), ("conversation-5min", 300, 3)]
-)
+@pytest.mark.parametrize(("name", "seconds", "speakers"), [("conversation-90s", 90, 2), ("conversation-5min", 300, 3)])
 def test_a_shipped_recording_is_as_long_as_its_name_says(name: str, seconds: float, speakers: int) -> None:
     assert seconds <= recording(name).duration_s <= seconds + 10
     assert len(recording(name).truth["speakers"]) == speakers

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from consumer.audio.vad_silero import silero_windows
-from consumer.core.chunks import ChunkShape
+from consumer.core.chunks import LEAD, ChunkShape
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.values import SAMPLE_RATE_HZ, Window
@@ -213,7 +213,7 @@ class TestAPlan:
         finished, _, store = run(media.wav(SPEECH))
         plans = [stored_plan(store, i) for i in range(finished.chunks_total)]
         assert [p.span for p in plans] == [(0, 160_000), (160_000, 320_000), (320_000, 536_000)]
-        assert [p.audio for p in plans] == [(0, 224_000), (160_000, 384_000), (320_000, 536_000)]
+        assert [p.audio for p in plans] == [(0, 224_000), (160_000 - LEAD, 384_000), (320_000 - LEAD, 536_000)]
         assert [p.is_last for p in plans] == [False, False, True]
         assert [p.recording_samples for p in plans] == [None, None, 536_000]
         for plan in plans:
