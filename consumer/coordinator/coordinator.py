@@ -275,7 +275,9 @@ class Coordinator:
         if same_stage and (share == state.fraction or too_soon):
             return
         told = state.changed(sequence=state.sequence + 1, fraction=share, progress_at_s=now_s, stage_told=stage)
-        self._apply(machine.Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s)),)))
+        self._apply(
+            machine.Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s), told.traceparent),))
+        )
 
 
 def _progress(state: JobState, stage: Stage, position: int | None, now_s: float) -> JobProgress:

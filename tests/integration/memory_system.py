@@ -31,7 +31,7 @@ from consumer.health import Health
 from consumer.loop import Loop, LoopLimits
 from consumer.metrics import Metrics
 from consumer.patience import Patience
-from consumer.ports import Outgoing, Received
+from consumer.ports import Headers, Outgoing, Received
 from consumer.results_lookup import find_result, last_run
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import ModelSettings, Settings, TopicSettings
@@ -183,12 +183,12 @@ class MemorySystem:
 
     def submit(self, **request: object) -> None:
         """A job event as kcat would send it: JSON."""
-        self.clock()
         self.submit_raw(json.dumps({"recording": {"bucket": RECORDINGS, "key": "a"}, **request}).encode())
 
-    def submit_raw(self, value: bytes) -> None:
+    def submit_raw(self, value: bytes, headers: Headers = ()) -> None:
+        self.clock()
         self.submitted += 1
-        self.broker.append(Outgoing(self.post.topic(Topic.JOBS), b"%d" % self.submitted, value))
+        self.broker.append(Outgoing(self.post.topic(Topic.JOBS), b"%d" % self.submitted, value, headers))
 
     def turn_until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE_S
