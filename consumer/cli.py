@@ -22,7 +22,7 @@ from consumer.errors import Misconfigured, WhisperXError
 from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
 from consumer.findings import failed, report
-from consumer.settings import Settings
+from consumer.settings import ChunkSettings, Settings
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +141,12 @@ def _add_transcribe(command: argparse.ArgumentParser) -> None:
         "Run the whole system for these files in this process: the same functions, coordinator and loop as in a "
         "cluster, on an embedded broker and an embedded store. Nothing is durable."
     )
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings: WAV, MP3, M4A, FLAC, …")
+    command.add_argument("files", nargs="+", type=_recording, metavar="FILE", help="recordings: WAV, MP3, M4A, FLAC, …")
     command.add_argument("--model-dir", type=Path, metavar="DIR", help="model directory (default: the demo models)")
     command.add_argument("--output-dir", type=Path, metavar="DIR", default=Path("demo-output"), help="for the results")
-    command.add_argument("--chunk-length", type=float, metavar="SECONDS", help="length of a chunk (default: 300)")
+    command.add_argument(
+        "--chunk-length", type=_chunk_length, metavar="SECONDS", help="length of a chunk (default: 300)"
+    )
     command.add_argument("--language", default="auto", metavar="CODE", help="ISO 639 code, or auto (default)")
     command.add_argument("--speakers", type=int, metavar="N", help="number of speakers (default: found by itself)")
     command.add_argument("--vad-policy", choices=("silero", "whisperx"), help="window policy (default: silero)")
@@ -153,6 +155,20 @@ def _add_transcribe(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--verbose", action="store_true", help="show the log lines of the service")
     command.set_defaults(act=_transcribe)
+
+
+def _recording(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is not a file; give the path of a recording")
+    return path
+
+
+def _chunk_length(text: str) -> float:
+    try:
+        return ChunkSettings(length_s=float(text)).length_s
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not a length of 10 seconds or more") from error
 
 
 def _transcribe(arguments: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from consumer.errors import BrokenWorker, DependencyAway, Misconfigured, Unavailable, WhisperXError
+from consumer.errors import BrokenWorker, DependencyAway, InvalidOption, Misconfigured, Unavailable, WhisperXError
 
 
 class ExitCode(IntEnum):
@@ -27,6 +27,8 @@ def exit_code_of(error: BaseException) -> ExitCode:
     match error:
         case KeyboardInterrupt():
             return ExitCode.INTERRUPTED
+        case InvalidOption():
+            return ExitCode.USAGE
         case Misconfigured():
             return ExitCode.MISCONFIGURED
         case DependencyAway() | Unavailable():

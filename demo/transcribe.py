@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,7 +95,6 @@ class Screen:
 def main(arguments: argparse.Namespace) -> int:
     """The command `whisperx-consumer transcribe`."""
     screen = Screen()
-    _check_files(arguments.files)
     options = _options(arguments)
     level = "INFO" if arguments.verbose else "ERROR"
     logs.configure(LogSettings(level=level, format="text"))
@@ -105,12 +104,6 @@ def main(arguments: argparse.Namespace) -> int:
         with _running(parts, screen) as system:
             jobs = _submit(parts, arguments.files, options)
             return _finish(parts, system, jobs, arguments.output_dir, screen)
-
-
-def _check_files(files: Iterable[Path]) -> None:
-    for file in files:
-        if not file.is_file():
-            raise Misconfigured(f"{file} is not a file; give the path of a recording")
 
 
 def _options(arguments: argparse.Namespace) -> JobOptions:
