@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help install demo test test-unit lint format servers demo-models clean
+.PHONY: help install demo test test-unit lint format servers image demo-models clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,9 @@ format: $(STAMP) ## Format the code
 
 servers: $(STAMP) ## Get Kafka, MinIO and the other test servers, as plain processes
 	$(PYTHON) -m tests.servers.install
+
+image: ## Build the container image (docker or podman; buildah bud works too)
+	docker build --build-arg REVISION=$$(git rev-parse HEAD) -t whisperx-consumer:0.1.0 .
 
 demo-models: $(STAMP) ## Rebuild the demo models from nothing (about two hours on two cores; needs espeak-ng and flite)
 	$(PYTHON) -m demo.training $(or $(WORKDIR),.cache/demo-training)

@@ -193,7 +193,7 @@ class JobOptions(Contract):
     subtitles: SubtitleOptions = SubtitleOptions()
     """The shape of .srt and .vtt."""
     retention_hours: int | None = Field(default=None, ge=1, le=24 * 3650)
-    """Hours after which the result files may be removed; null: kept as the bucket's own rules say."""
+    """Hours after which the result files are removed (the manifest stays); null: as the bucket's own rules say."""
     on_chunk_failure: Literal["fail", "partial"] = "fail"
     """When a chunk fails for good: fail the whole job, or deliver the rest with status partial."""
 
