@@ -59,8 +59,8 @@ def test_no_flags_are_the_defaults() -> None:
 
 @given(job_options(), st.lists(st.text("abcäß -'", min_size=1), max_size=3))
 def test_any_options_can_be_asked_for(options: JobOptions, words: list[str]) -> None:
-    """Hotwords are the exception: one cannot hold a comma or begin or end with a space."""
-    hotwords = tuple(word.strip() for word in words if word.strip())
+    """Hotwords are the exception: one cannot hold a comma, begin or end with a space, or be the bare `--`."""
+    hotwords = tuple(word.strip() for word in words if word.strip() not in ("", "--"))
     wanted = options.model_copy(update={"hotwords": hotwords})
     assert parsed(*as_flags(wanted)) == wanted
 
