@@ -242,9 +242,14 @@ def coordinator_policy(settings: Settings) -> Policy:
         planned_ahead_s=chosen.planned_ahead_s / partitions,
         progress_interval_s=chosen.progress_interval_s,
         evict_after_s=chosen.evict_after_s,
-        evict_failed_after_s=max(chosen.evict_after_s, settings.topics.jobs_retention_hours * 3600.0),
+        evict_failed_after_s=max(chosen.evict_after_s, _longest_retention_s(settings)),
         work_retention_s=settings.topics.work_retention_hours * 3600.0,
     )
+
+
+def _longest_retention_s(settings: Settings) -> float:
+    """As long as a request can come again, or a result of an earlier run can be read beside that of a new one."""
+    return 3600.0 * max(settings.topics.jobs_retention_hours, settings.topics.results_retention_hours)
 
 
 def _plan(parts: Parts) -> Loop:

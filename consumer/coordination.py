@@ -39,6 +39,7 @@ TICK_S = 0.2
 MAX_BATCH = 200
 RESTORE_TIMEOUT_S = 60.0
 IDLE_COMMIT_S = 2.0
+MAX_NOTES = 5
 LAG_INTERVAL_S = 1.0
 
 
@@ -50,6 +51,8 @@ class _Partition:
     next_offset: int | None = None
     committed: int | None = None
     rewind: bool = False
+    notes: int = 0
+    """How often the present position was noted outside a transaction."""
 
 
 class Coordination:
@@ -305,12 +308,16 @@ class Coordination:
         """Events without effect move the position too, only less often, and without waiting for the broker."""
         self._idle_commit_at = now_s + IDLE_COMMIT_S
         self._inbox.note(moved)
-        self._committed(moved)
+        for partition in moved:
+            self._partitions[partition].notes += 1
+        # A note promises nothing, so it is repeated a few times before it is believed.
+        self._committed({p: mark for p, mark in moved.items() if self._partitions[p].notes >= MAX_NOTES})
 
     def _committed(self, moved: dict[int, Mark]) -> None:
         for partition, mark in moved.items():
             if partition in self._partitions:
                 self._partitions[partition].committed = mark.offset
+                self._partitions[partition].notes = 0
 
     def _records(self, partition: int, outcome: Outcome) -> Iterator[Outgoing]:
         for job_id, state in outcome.states.items():

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.05
 IDLE_COMMIT_S = 5.0
+NOTE_AGAIN_ROUNDS = 6
 LAG_INTERVAL_S = 5.0
 
 
@@ -74,6 +75,7 @@ class Loop:
         self._outputs: queue.Queue[Output | Crash] = queue.Queue(MAX_UNPUBLISHED)
         self._publisher = Publisher(outbox, health, metrics, clock, f"{handler.role} broker")
         self._idle_commit_at = 0.0
+        self._idle_rounds = 0
         self._lag_at = 0.0
         self._taken = 0
         self._stopping = threading.Event()
@@ -257,9 +259,13 @@ class Loop:
                 return
 
     def _in_order(self) -> list[Lane]:
-        share = self._limits.low_lane_share
-        turn_of_low = share > 0 and len(self._lanes) > 1 and self._taken % max(1, round(1 / share)) == 0
-        return self._lanes[::-1] if turn_of_low and self._taken else self._lanes
+        """Highest first; every n-th record is looked for in the lower lanes first, each of them in its turn."""
+        share, lower = self._limits.low_lane_share, len(self._lanes) - 1
+        every = round(1 / share) if share else 0
+        if not (every and lower and self._taken and self._taken % every == 0):
+            return self._lanes
+        first = 1 + self._taken // every % lower
+        return self._lanes[first:] + self._lanes[:first]
 
     def _poll(self, lane: Lane, timeout_s: float) -> Received | None:
         condition = f"{self._handler.role} reading {lane.inbox.topic}"
@@ -349,8 +355,8 @@ class Loop:
             self._publisher.add(output)
 
     def _ended(self, tasks: Sequence[Task]) -> None:
-        for task in tasks:
-            self._tasks.remove(task)
+        ended = set(tasks)
+        self._tasks = [task for task in self._tasks if task not in ended]
 
     # ── tidying up ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -359,6 +365,11 @@ class Loop:
         if self._clock() < self._idle_commit_at:
             return
         self._idle_commit_at = self._clock() + IDLE_COMMIT_S
+        self._idle_rounds += 1
+        if self._idle_rounds % NOTE_AGAIN_ROUNDS == 0:  # a note promises nothing, and nobody may come to correct it
+            for lane in self._lanes:
+                for ledger in lane.ledgers.values():
+                    ledger.committed_idle = None
         for lane in self._lanes:
             moved = self._moved(lane)
             lane.inbox.note(moved)

@@ -202,7 +202,7 @@ class WorkerSettings(Group):
     handoff_s: float = Field(600.0, gt=0)
     """Audio taken from Kafka and not finished, in seconds: enough for the running batch and the next."""
     low_lane_share: float = Field(0.1, ge=0, le=0.5)
-    """Share of the chunks that goes to the lowest lane with work even when higher lanes are full."""
+    """Share of the chunks that the lower lanes get in turn, even when the highest one always has work."""
     in_place_tries: int = Field(3, ge=1)
     """Tries in place, with backoff, before a dependency's failure is reported."""
     revoke_wait_s: float = Field(20.0, ge=0)

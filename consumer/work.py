@@ -377,6 +377,8 @@ class CleanupFinished(Event):
     """The run, counted from 1."""
     removed: int
     """Objects that were removed."""
+    results: bool = False
+    """Whether it was about the result files of an expired run."""
 
 
 class CleanupFailed(Event):
@@ -392,6 +394,8 @@ class CleanupFailed(Event):
     """The try that failed."""
     error: Problem
     """Why."""
+    results: bool = False
+    """Whether it was about the result files of an expired run."""
 
 
 Work = PlanWork | ChunkWork | AssemblyWork | CleanupWork
@@ -422,4 +426,6 @@ def failure(work: Work, error: Problem) -> Failure:
         case AssemblyWork():
             return AssemblyFailed(job_id=work.job_id, run=work.run, attempt=work.attempt, error=error)
         case CleanupWork():
-            return CleanupFailed(job_id=work.job_id, run=work.run, attempt=work.attempt, error=error)
+            return CleanupFailed(
+                job_id=work.job_id, run=work.run, attempt=work.attempt, error=error, results=work.results
+            )

@@ -390,6 +390,7 @@ class KafkaTail:
 
     def __init__(self, settings: KafkaSettings, topic: str, *, partitions: Sequence[int] | None = None) -> None:
         self._topic = topic
+        self._settings = settings
         config = consumer_config(settings, f"{settings.group_prefix}tail")
         # It never joins a group, so the group's own settings must only not contradict each other.
         config.update({"group.protocol": "classic", "session.timeout.ms": 10_000, "max.poll.interval.ms": 300_000})
@@ -434,10 +435,15 @@ class KafkaTail:
         raise BrokerUnavailable(f"{self._topic}[{partition}] was not read to its end within {timeout_s:.0f} s")
 
     def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:
+        """The end with what is still undecided: a client that reads committed records is told an earlier one."""
+        config = {**client_config(self._settings), "group.id": "none", "isolation.level": "read_uncommitted"}
+        asker = Consumer(config, logger=_librdkafka_log)
         try:
-            _, high = self._consumer.get_watermark_offsets(target, timeout=timeout_s)
+            _, high = asker.get_watermark_offsets(target, timeout=timeout_s)
         except KafkaException as exc:
             raise BrokerUnavailable(f"asking for the end of {self._topic}[{target.partition}]: {exc}") from exc
+        finally:
+            bounded(asker.close, 5.0)
         return int(high)
 
     def close(self) -> None:

@@ -356,6 +356,8 @@ def ask_for_cleanup(state: JobState) -> Step:
 
 def _cleanup_finished(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
     event = cast(CleanupFinished, event)
+    if event.results is not (state.status is Status.EXPIRING):
+        return Step(state)
     noted = audit(state, "cleanup", "data_removed", f"{event.removed} objects", now_s)
     return Step(_cleaned(state), (noted,))
 
@@ -363,7 +365,8 @@ def _cleanup_finished(state: JobState, event: Event, now_s: float, policy: Polic
 def _cleanup_failed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
     """Past the limit the bucket's lifecycle rules are the second net; the audit trail says so."""
     event = cast(CleanupFailed, event)
-    if event.attempt != state.cleanup_attempt or state.cleanup_due_at_s is not None:
+    is_other = event.results is not (state.status is Status.EXPIRING) or event.attempt != state.cleanup_attempt
+    if is_other or state.cleanup_due_at_s is not None:
         return Step(state)
     due = next_try_at(now_s, event.attempt, policy.cleanup, f"{state.job_id}/cleanup")
     if due is not None:

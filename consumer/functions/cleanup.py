@@ -32,7 +32,7 @@ class CleanUp:
     def __call__(self, work: CleanupWork, attempt: Attempt) -> CleanupFinished:  # noqa: ARG002
         # The attempt is not asked: a cancelled job is exactly one whose work must be removed.
         removed = self._remove_results(work) if work.results else self._remove_work(work)
-        return CleanupFinished(job_id=work.job_id, run=work.run, removed=removed)
+        return CleanupFinished(job_id=work.job_id, run=work.run, removed=removed, results=work.results)
 
     def _remove_work(self, work: CleanupWork) -> int:
         if self._is_kept(work.status):

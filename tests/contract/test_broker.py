@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
+from confluent_kafka import Producer
 
 from consumer.adapters.kafka import KafkaInbox, KafkaTail, PlainOutbox, TransactionalOutbox
 from consumer.adapters.memory_broker import MemoryBroker, MemoryInbox, MemoryOutbox, MemoryTail
 from consumer.broker import Inbox
-from consumer.errors import Fenced, Misconfigured
+from consumer.errors import BrokerUnavailable, Fenced, Misconfigured
 from consumer.ports import Outgoing
 from consumer.settings import KafkaSettings
 from demo.embedded.broker import CLIENT_SETTINGS, EmbeddedBroker
@@ -121,3 +122,19 @@ class TestEmbeddedBroker(BrokerContract):
 def test_the_labs_have_the_shape_that_the_contract_asks_for() -> None:
     lab: Lab = MemoryLab()
     assert lab.topic(WORK) == WORK
+
+
+@pytest.mark.servers
+def test_the_tail_waits_for_a_transaction_that_is_not_decided(kafka: Kafka, topic_prefix: str) -> None:
+    """What a restore must not miss: states whose transaction is still being settled."""
+    kafka.create_topic(topic_prefix + OUT, 1)
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=topic_prefix)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topic_prefix})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic_prefix + OUT, b"state")
+    producer.flush(10)
+    with pytest.raises(BrokerUnavailable):
+        KafkaTail(settings, topic_prefix + OUT).read_to_end(0, 2.0)
+    producer.commit_transaction(30)
+    assert [record.value for record in KafkaTail(settings, topic_prefix + OUT).read_to_end(0, 30.0)] == [b"state"]

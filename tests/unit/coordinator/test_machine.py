@@ -354,7 +354,10 @@ def test_result_files_go_when_the_retention_is_over_and_not_before() -> None:
     world.now_s += 2
     world.apply()
     assert [work.results for work in cleanups(world)] == [False, True]
-    world.apply(CleanupFinished(job_id="job", run=1, removed=7))
+    world.apply(CleanupFinished(job_id="job", run=1, removed=3))  # the first cleanup, heard again
+    assert [state.expired for state in world.coordinator.jobs.values()] == [False]
+    world.apply(CleanupFinished(job_id="job", run=1, removed=7, results=True))
+    assert [state.expired for state in world.coordinator.jobs.values()] == [True]
     world.apply()
     assert len(cleanups(world)) == 2
     assert len(world.results()) == 1

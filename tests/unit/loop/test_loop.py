@@ -231,6 +231,17 @@ def test_a_bug_ends_the_loop_without_a_commit() -> None:
     assert rig.committed() == 0
 
 
+def test_no_lane_starves_while_others_have_work() -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.broker.topics["work.normal"] = [[]]
+    for topic, value in ((WORK, b"high"), ("work.normal", b"normal"), (LOW, b"low")):
+        rig.put(*[value] * 100, topic=topic)
+    loop, _ = rig.worker(handler, capacity=1.0, lanes=(WORK, "work.normal", LOW))
+    rig.turn_until(lambda: len(handler.begun) >= 100, loop)
+    assert handler.begun[:100].count(b"normal") == pytest.approx(5, abs=1)
+    assert handler.begun[:100].count(b"low") == pytest.approx(5, abs=1)
+
+
 def test_the_highest_lane_goes_first_and_the_lowest_gets_its_share() -> None:
     rig, handler = Rig(), GatedHandler()
     rig.put(*[b"high"] * 40)
