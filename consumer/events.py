@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from consumer.core.languages import LANGUAGES
 
 JOB_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"
 """A job id is part of object keys, so it can never look like a path."""
 
+LANGUAGE_PATTERN = rf"^(auto|{'|'.join(sorted(LANGUAGES))})$"
 MAX_PROMPT_CHARACTERS = 1_000
 MAX_METADATA_CHARACTERS = 1_024
 
@@ -172,7 +175,7 @@ class JobOptions(Contract):
 
     model: Text | None = None
     """Name of a speech model on the installation's allow-list; null: the default model."""
-    language: str = Field(default="auto", pattern=r"^(auto|[a-z]{2,3})$")
+    language: str = Field(default="auto", pattern=LANGUAGE_PATTERN)
     """Spoken language as an ISO 639 code, or auto: detected once on the first speech of the recording."""
     task: Literal["transcribe", "translate"] = "transcribe"
     """transcribe keeps the spoken language; translate gives English text (and no word alignment)."""
@@ -196,6 +199,14 @@ class JobOptions(Contract):
     """Hours after which the result files are removed (the manifest stays); null: as the bucket's own rules say."""
     on_chunk_failure: Literal["fail", "partial"] = "fail"
     """When a chunk fails for good: fail the whole job, or deliver the rest with status partial."""
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _language_is_known(cls, code: object) -> object:
+        """Before the pattern says the same with a hundred codes."""
+        if isinstance(code, str) and code != "auto" and code not in LANGUAGES:
+            raise ValueError("not a language that Whisper knows; give its ISO 639 code such as en, de or yue, or auto")
+        return code
 
     @model_validator(mode="after")
     def _prompt_is_bounded(self) -> JobOptions:

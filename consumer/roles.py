@@ -257,6 +257,6 @@ def _fatal(attempts: int, stage: str) -> Problem:
     return Problem(
         code=WorkerKilled.code,
         message=f"the worker process died {attempts} times while it worked on this; look at the logs of the pod "
-        "(out of memory?) before sending the job again",
+        "(a trace, or a kill for want of memory) before sending the job again",
         stage=stage,
     )

@@ -35,6 +35,7 @@ from consumer.events import (
     JobRequested,
     JobStatus,
     RecordingRef,
+    Stage,
     VadOptions,
 )
 from consumer.exit_codes import ExitCode
@@ -115,7 +116,10 @@ def _options(arguments: argparse.Namespace) -> JobOptions:
             output_formats=tuple(name.strip() for name in arguments.formats.split(",") if name.strip()),
         )
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc'])) or 'options'}: {f['msg']}" for f in error.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, f['loc'])) or 'options'}: {f['msg'].removeprefix('Value error, ')}"
+            for f in error.errors()
+        )
         raise InvalidOption(faults) from error
 
 
@@ -214,7 +218,7 @@ def _watch(parts: Parts, system: System, jobs: list[Job], screen: Screen) -> Non
 def _note(job: Job, jobs: list[Job], event: Event, screen: Screen) -> None:
     if isinstance(event, JobFinished):
         job.result = event
-    elif isinstance(event, JobProgress):
+    elif isinstance(event, JobProgress) and event.stage is not Stage.FINISHED:  # the summary says that better
         job.told = event
         screen.progress(_line(job, jobs))
 
@@ -229,8 +233,7 @@ def _line(job: Job, jobs: list[Job]) -> str:
     """Where a job is: its stage, percent, chunks, and the time that is left."""
     told = job.told
     assert told is not None
-    ended = sum(1 for other in jobs if other.result) if len(jobs) > 1 else 0
-    count = f"[{ended + 1}/{len(jobs)}] " if len(jobs) > 1 else ""
+    count = f"[{jobs.index(job) + 1}/{len(jobs)}] " if len(jobs) > 1 else ""
     chunks = f"{told.chunks_done}/{told.chunks_total if told.chunks_total is not None else '…'} chunks"
     eta = f", {told.eta_s:.0f} s left" if told.eta_s else ""
     return f"{count}{job.file.name}: {told.stage.value} {told.fraction:4.0%}, {chunks}{eta}"

@@ -77,7 +77,7 @@ ALLOWED = {
     "application/x-matroska": MATROSKA,
 }
 
-READABLE = "WAV, MP3, AAC, M4A/MP4/MOV, FLAC, OGG and WebM/Matroska"
+READABLE = "WAV, MP3, AAC, M4A/MP4/MOV, FLAC, OGG or WebM/Matroska"
 
 
 def sniff(source: RangeSource) -> MediaType:
