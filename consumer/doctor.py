@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from consumer import topics
-from consumer.errors import WhisperXError
+from consumer.errors import DependencyAway, WhisperXError
 from consumer.findings import Finding, fail, ok, warn
 from consumer.ports import ObjectStore
 from consumer.settings import Settings
@@ -40,11 +41,36 @@ class Check:
 
     name: str
     ask: Callable[[], Iterable[Finding]]
+    server: str = ""
+    """The server that it asks: once that is found to be away, nothing more is asked of it."""
 
 
 def run(checks: Iterable[Check]) -> list[Finding]:
-    """Ask every check, also after one has failed."""
-    return [finding for check in checks for finding in _answers(check)]
+    """Ask every check, also after one has failed, but not again of a server that is away."""
+    findings: list[Finding] = []
+    away: set[str] = set()
+    for check in checks:
+        if check.server in away:
+            findings.append(warn(check.name, f"not asked, {check.server} is away", "see above"))
+            continue
+        try:
+            findings.extend(check.ask())
+        except DependencyAway as error:
+            away |= {check.server} - {""}
+            findings.append(fail(check.name, error.message, AWAY.get(check.server, _see(error))))
+        except WhisperXError as error:
+            findings.append(fail(check.name, error.message, _see(error)))
+    return findings
+
+
+AWAY = {
+    "kafka": "start the brokers, or set WHISPERX_KAFKA__BOOTSTRAP_SERVERS (and __SECURITY_PROTOCOL) to those you mean",
+    "store": "start the store, or set WHISPERX_STORE__ENDPOINT (and __SECURE=false where it has no TLS)",
+}
+
+
+def _see(error: WhisperXError) -> str:
+    return f"see {error.code} in docs/errors.md"
 
 
 def installation_checks(
@@ -61,15 +87,16 @@ def installation_checks(
     `probe_id` is part of the key of the probe objects, so that two doctors do not meet. `probes` are further questions
     by name: registry, models, device.
     """
+    specs = topics.table(settings.kafka.topic_prefix, settings.topics)
     checks = [
         Check("settings", lambda: settings_findings(settings)),
-        Check("brokers", lambda: broker_findings(admin, settings)),
-        Check("topics", lambda: topics.check(admin, topics.table(settings.kafka.topic_prefix, settings.topics))),
-        Check("store", lambda: store_findings(store, settings, probe_id)),
+        Check("brokers", lambda: broker_findings(admin, settings), "kafka"),
+        Check("topics", lambda: topics.check(admin, specs), "kafka"),
+        *store_checks(store, settings, probe_id),
         *(probe_check(name, probe) for name, probe in probes),
     ]
     if clock_skew_s is not None:
-        checks.append(Check("clock", lambda: [clock_finding(clock_skew_s())]))
+        checks.append(Check("clock", lambda: [clock_finding(clock_skew_s())], "store"))
     return checks
 
 
@@ -196,15 +223,19 @@ def _broker_times(config: dict[str, str], settings: Settings) -> Iterable[Findin
 # ── store, clock, and what others ask ───────────────────────────────────────────────────────────────────────────────
 
 
-def store_findings(store: ObjectStore, settings: Settings, probe_id: str) -> list[Finding]:
+def store_checks(store: ObjectStore, settings: Settings, probe_id: str) -> list[Check]:
     """Whether our buckets can be written once, read and emptied, and the senders' buckets are there."""
     ours = dict.fromkeys((settings.store.work_bucket, settings.store.results_bucket))
-    findings = [finding for bucket in ours for finding in _answers(_bucket_check(store, bucket, probe_id))]
-    for bucket in settings.limits.allowed_buckets:
+    probes = [Check("store", partial(_probe_bucket, store, bucket, f"doctor/{probe_id}"), "store") for bucket in ours]
+    named = settings.limits.allowed_buckets
+    return [*probes, *([Check("store", partial(_senders_buckets, store, named), "store")] if named else [])]
+
+
+def _senders_buckets(store: ObjectStore, buckets: Iterable[str]) -> Iterable[Finding]:
+    for bucket in buckets:
         if not store.bucket_exists(bucket):
-            todo = "make it, or take it off limits.allowed_buckets"
-            findings.append(warn("store", f"bucket {bucket}, which jobs may name, is not there", todo))
-    return findings
+            todo = "make it, or take it off WHISPERX_LIMITS__ALLOWED_BUCKETS"
+            yield warn("store", f"bucket {bucket}, which jobs may name, is not there", todo)
 
 
 def clock_finding(skew_s: float) -> Finding:
@@ -214,10 +245,6 @@ def clock_finding(skew_s: float) -> Finding:
     direction = "ahead of" if skew_s > 0 else "behind"
     what = f"our clock is {abs(skew_s):.0f} s {direction} the store's"
     return fail("clock", what, "synchronise the clocks (NTP): the store refuses requests that are 15 minutes off")
-
-
-def _bucket_check(store: ObjectStore, bucket: str, probe_id: str) -> Check:
-    return Check("store", lambda: _probe_bucket(store, bucket, f"doctor/{probe_id}"))
 
 
 def _probe_bucket(store: ObjectStore, bucket: str, key: str) -> Iterable[Finding]:
@@ -240,12 +267,3 @@ def _probe_bucket(store: ObjectStore, bucket: str, key: str) -> Iterable[Finding
 
 def probe_check(name: str, probe: Probe) -> Check:
     return Check(name, lambda: [ok(name, probe())])
-
-
-def _answers(check: Check) -> list[Finding]:
-    findings: list[Finding] = []
-    try:
-        findings.extend(check.ask())
-    except WhisperXError as error:
-        findings.append(fail(check.name, error.message, f"see {error.code} in docs/errors.md"))
-    return findings

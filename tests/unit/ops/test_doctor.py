@@ -9,8 +9,8 @@ import pytest
 
 from consumer import doctor, findings
 from consumer.doctor import Check
-from consumer.errors import BrokerUnavailable, MissingModel
-from consumer.findings import Finding, Level
+from consumer.errors import BrokerUnavailable, MissingModel, StoreUnavailable
+from consumer.findings import Finding, Level, ok
 from consumer.settings import Settings
 from tests.unit.ops.test_topics import FakeAdmin
 
@@ -123,3 +123,21 @@ def test_what_bootstrap_asks_besides_becomes_a_check_of_that_name() -> None:
     checks = [doctor.probe_check("device", lambda: "cuda works"), doctor.probe_check("models", missing)]
     found = doctor.run(checks)
     assert [(finding.check, finding.level) for finding in found] == [("device", Level.OK), ("models", Level.FAIL)]
+
+
+def test_nothing_more_is_asked_of_a_server_that_is_away() -> None:
+    asked: list[str] = []
+
+    def away() -> list[Finding]:
+        asked.append("away")
+        raise StoreUnavailable("no answer")
+
+    checks = [
+        doctor.Check("store", away, "store"),
+        doctor.Check("clock", away, "store"),
+        doctor.Check("device", lambda: [ok("device", "works")]),
+    ]
+    found = doctor.run(checks)
+    assert asked == ["away"]
+    assert [finding.level for finding in found] == [Level.FAIL, Level.WARN, Level.OK]
+    assert "WHISPERX_STORE__ENDPOINT" in found[0].todo
