@@ -102,18 +102,7 @@ class Parts:
     @property
     def store(self) -> ObjectStore:
         if self._store is None:
-            chosen = self.settings.store
-            client = S3Store(
-                chosen.endpoint,
-                chosen.access_key.get_secret_value(),
-                chosen.secret_key.get_secret_value(),
-                session_token=chosen.session_token.get_secret_value(),
-                secure=chosen.secure,
-                region=chosen.region,
-                request_timeout_s=chosen.request_timeout_s,
-                ca_file=chosen.ca_file,
-            )
-            self._store = MeteredStore(client, self.metrics)
+            self._store = MeteredStore(S3Store.of(self.settings.store), self.metrics)
         return self._store
 
     @property

@@ -70,17 +70,7 @@ class Connection:
     def store(self) -> ObjectStore:
         from consumer.adapters.object_store import S3Store
 
-        store = self.settings.store
-        return S3Store(
-            store.endpoint,
-            store.access_key.get_secret_value(),
-            store.secret_key.get_secret_value(),
-            session_token=store.session_token.get_secret_value(),
-            secure=store.secure,
-            region=store.region,
-            request_timeout_s=store.request_timeout_s,
-            ca_file=store.ca_file,
-        )
+        return S3Store.of(self.settings.store)
 
 
 def quiet_libraries(debug: bool) -> None:

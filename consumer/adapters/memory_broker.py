@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from consumer.broker import Inbox, Mark, Marks, PublishAborted, PublishInDoubt, Rebalance
@@ -242,7 +242,7 @@ class MemoryOutbox:
     def send(self, record: Outgoing) -> bool:
         if self.full:
             return False
-        self.sent.append(replace(record))
+        self.sent.append(record)
         self._broker.append(record)
         return True
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, Self, TypeVar, cast
 
 import minio
 import urllib3
@@ -35,6 +35,7 @@ from consumer.adapters.store_errors import (
 )
 from consumer.errors import ChangedObject, MissingObject, StoreUnavailable
 from consumer.ports import ObjectStat, PutOutcome
+from consumer.settings import StoreSettings
 
 PART_BYTES = 10 << 20
 """Size of an upload's parts; 10,000 of them, the most that S3 takes, are 100 GB."""
@@ -55,6 +56,20 @@ Progress = Callable[[int], None]
 
 class S3Store:
     """An `ObjectStore` on an S3 server. `tries` counts the requests for one thing, including the first."""
+
+    @classmethod
+    def of(cls, settings: StoreSettings) -> Self:
+        """The store that the settings name."""
+        return cls(
+            settings.endpoint,
+            settings.access_key.get_secret_value(),
+            settings.secret_key.get_secret_value(),
+            session_token=settings.session_token.get_secret_value(),
+            secure=settings.secure,
+            region=settings.region,
+            request_timeout_s=settings.request_timeout_s,
+            ca_file=settings.ca_file,
+        )
 
     def __init__(
         self,
