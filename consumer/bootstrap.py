@@ -34,6 +34,7 @@ from consumer.loop import Loop, LoopLimits
 from consumer.metrics import Metrics
 from consumer.patience import Patience
 from consumer.ports import ObjectStore
+from consumer.refusals import RefusalLimit
 from consumer.results_lookup import find_result, last_run
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import Settings
@@ -137,6 +138,10 @@ class Parts:
         policy = RetryPolicy(self.settings.worker.in_place_tries, 0.5, 15.0)
         return Patience(role.value, policy, self.health, self._store_answers)
 
+    def refusals(self, role: Role) -> RefusalLimit:
+        worker = self.settings.worker
+        return RefusalLimit(role.value, self.health, worker.refusal_window, worker.refusal_pause_s)
+
     def _store_answers(self) -> bool:
         try:
             return self.store.bucket_exists(self.settings.store.work_bucket)
@@ -187,8 +192,9 @@ def runner(role: Role, parts: Parts) -> Runner:
 
 
 def _intake(parts: Parts) -> Loop:
-    handler = IntakeHandler(Intake(), parts.post, parts.patience(Role.INTAKE), parts.metrics)
-    return _loop(parts, Role.INTAKE, handler, (Topic.CONTROL, Topic.JOBS), capacity=32.0)
+    role = Role.INTAKE
+    handler = IntakeHandler(Intake(), parts.post, parts.patience(role), parts.refusals(role), parts.metrics)
+    return _loop(parts, role, handler, (Topic.CONTROL, Topic.JOBS), capacity=32.0)
 
 
 def _coordination(parts: Parts) -> Coordination:
@@ -206,6 +212,7 @@ def _coordination(parts: Parts) -> Coordination:
         parts.outbox(Role.COORDINATE),
         parts.post,
         coordinator_policy(settings),
+        refusals=parts.refusals(Role.COORDINATE),
         lookup=lookup,
         health=parts.health,
         metrics=parts.metrics,
@@ -301,6 +308,7 @@ def _work_loop(
         function,  # type: ignore[arg-type]  # each role pairs its own work with its own function
         parts.post,
         patience=parts.patience(role),
+        refusals=parts.refusals(role),
         cancelled=watch.cancelled,
         metrics=parts.metrics,
     )

@@ -20,12 +20,13 @@ from consumer.coordinator.coordinator import STAGES, Coordinator, Outcome, Past
 from consumer.coordinator.policy import Park, Policy, Send
 from consumer.coordinator.state import OPEN, JobState
 from consumer.core.layout import Topic
-from consumer.errors import BrokerUnavailable, DependencyAway, Rejected
+from consumer.errors import BrokenWorker, BrokerUnavailable, DependencyAway, Rejected
 from consumer.events import Event, JobFinished, Priority, Problem
 from consumer.functions.intake import received_of
 from consumer.health import Health
 from consumer.metrics import Metrics
 from consumer.ports import Outgoing, Received
+from consumer.refusals import RefusalLimit
 from consumer.roles import Post, problem_of
 from consumer.work import JobReceived
 
@@ -67,6 +68,7 @@ class Coordination:
         policy: Policy,
         *,
         lookup: Callable[[str], Past],
+        refusals: RefusalLimit,
         health: Health,
         metrics: Metrics,
         clock: Callable[[], float],
@@ -77,6 +79,7 @@ class Coordination:
         self._post = post
         self._policy = policy
         self._lookup = lookup
+        self._refusals = refusals
         self._health = health
         self._metrics = metrics
         self._clock = clock
@@ -218,9 +221,11 @@ class Coordination:
         try:
             event = self._post.codec.decode(record, CARRIED[Topic.JOB_EVENTS])
         except Rejected as error:
+            self._refusals.refused(error.code, _stop_refusing)
             log.error("An event of ours cannot be read", extra={"code": error.code, "reason": error.message})
             self._count_dead_letter(problem_of(error, ROLE))
             return [self._post.park(record, problem_of(error, ROLE))]
+        self._refusals.accepted()
         self._feed(held.coordinator, event, now_s)
         return []
 
@@ -348,3 +353,8 @@ class Coordination:
                     fields = {"job_id": event.job_id, "run": event.run, "status": event.status.value}
                     code = event.error.code if event.error else None
                     log.info("Job finished", extra={**fields, "code": code, "wall_s": event.timings.wall_s})
+
+
+def _stop_refusing(_pause_s: float) -> None:
+    """Other than a function, this loop cannot wait over one event: it ends uncommitted."""
+    raise BrokenWorker("nearly every event of our own is refused; do all pods run the same version?")

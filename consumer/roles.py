@@ -28,6 +28,7 @@ from consumer.metrics import Metrics
 from consumer.observation import observe, observe_failure, observe_stop
 from consumer.patience import Patience
 from consumer.ports import Attempt, Outgoing, Received
+from consumer.refusals import RefusalLimit
 from consumer.tasks import Ticket
 from consumer.wire import MAX_VALUE_BYTES, Codec
 from consumer.work import (
@@ -82,10 +83,13 @@ class IntakeHandler:
     role = "intake"
     weighs_audio = False
 
-    def __init__(self, intake: Intake, post: Post, patience: Patience, metrics: Metrics) -> None:
+    def __init__(
+        self, intake: Intake, post: Post, patience: Patience, refusals: RefusalLimit, metrics: Metrics
+    ) -> None:
         self._intake = intake
         self._post = post
         self._patience = patience
+        self._refusals = refusals
         self._metrics = metrics
 
     def weight(self, record: Received) -> float:  # noqa: ARG002
@@ -97,8 +101,10 @@ class IntakeHandler:
             answer = self._post.record(Topic.JOB_EVENTS, event, getattr(event, "traceparent", None))
             _require_size(answer)
         except Rejected as error:
+            self._refusals.refused(error.code, ticket.wait)
             log.warning("An event is refused", extra={"code": error.code, "reason": error.message})
             return [self._parked(record, problem_of(error, "intake"))]
+        self._refusals.accepted()
         self._metrics.work_finished.labels(self.role, "done").inc()
         if isinstance(event, JobReceived):
             self._metrics.jobs_received.labels(event.request.priority.value).inc()
@@ -129,6 +135,7 @@ class WorkHandler(Generic[W]):
         post: Post,
         *,
         patience: Patience,
+        refusals: RefusalLimit,
         cancelled: Callable[[str], bool],
         metrics: Metrics,
         timer: Callable[[], float] = time.monotonic,
@@ -140,6 +147,7 @@ class WorkHandler(Generic[W]):
         self._function = function
         self._post = post
         self._patience = patience
+        self._refusals = refusals
         self._cancelled = cancelled
         self._metrics = metrics
         self._timer = timer
@@ -155,8 +163,10 @@ class WorkHandler(Generic[W]):
         try:
             work = self._patience(lambda: self._read(record), ticket.wait, f"{record.partition}/{record.offset}")
         except Rejected as error:
+            self._refusals.refused(error.code, ticket.wait)
             log.error("A work event of ours cannot be read", extra={"code": error.code, "reason": error.message})
             return [self._parked(record, problem_of(error, self.role))]
+        self._refusals.accepted()
         chunk_index = getattr(work, "chunk_index", None)
         with bound(job_id=work.job_id, run=work.run, chunk_index=chunk_index, attempt=work.attempt):
             answer = self._answer(work, _EventAttempt(ticket, work, self._post, self._cancelled))

@@ -209,6 +209,10 @@ class WorkerSettings(Group):
     """How long running work may hold up the hand-over of its partition in a rebalance, in seconds."""
     grace_s: float = Field(60.0, ge=0)
     """After SIGTERM, how long running work may go on, in seconds; less than the pod's own grace period."""
+    refusal_window: int = Field(100, ge=0)
+    """When nearly all of so many events could not be read, the worker stops and is not ready; 0: it goes on."""
+    refusal_pause_s: float = Field(60.0, gt=0)
+    """Once stopped for refusing nearly everything, one event is tried every so many seconds."""
     step_limit_s: float = Field(900.0, gt=0)
     """Work that gives no sign of life this long, in seconds, is taken for stuck: /healthz fails."""
     scratch_dir: Path | None = None

@@ -32,6 +32,7 @@ from consumer.loop import Loop, LoopLimits
 from consumer.metrics import Metrics
 from consumer.patience import Patience
 from consumer.ports import Headers, Outgoing, Received
+from consumer.refusals import RefusalLimit
 from consumer.results_lookup import find_result, last_run
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import ModelSettings, Settings, TopicSettings
@@ -83,7 +84,7 @@ class MemorySystem:
     # ── workers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def add_intake(self) -> Loop:
-        handler = IntakeHandler(Intake(), self.post, self._patience("intake"), self.metrics)
+        handler = IntakeHandler(Intake(), self.post, self._patience("intake"), self._refusals("intake"), self.metrics)
         return self._loop(handler, (Topic.CONTROL, Topic.JOBS), 16.0)
 
     def add_coordinator(self) -> Coordination:
@@ -98,6 +99,7 @@ class MemorySystem:
             MemoryOutbox(self.broker),
             self.post,
             coordinator_policy(self.settings),
+            refusals=self._refusals("coordinate"),
             lookup=lookup,
             health=Health(60, 60),
             metrics=self.metrics,
@@ -142,6 +144,9 @@ class MemorySystem:
     def _patience(self, role: str) -> Patience:
         return Patience(role, RetryPolicy(2, 0.01, 0.02), Health(60, 60), lambda: True)
 
+    def _refusals(self, role: str) -> RefusalLimit:
+        return RefusalLimit(role, Health(60, 60), 100, 60.0)
+
     def _worker(
         self, role: str, work: type, function: Callable[..., Event], topics: tuple[Topic, ...], capacity: float
     ) -> Loop:
@@ -152,6 +157,7 @@ class MemorySystem:
             function,
             self.post,
             patience=self._patience(role),
+            refusals=self._refusals(role),
             cancelled=watch.cancelled,
             metrics=self.metrics,
         )

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pytest
+
 from consumer.adapters.memory_broker import Fault, MemoryBroker, MemoryInbox, MemoryOutbox, MemoryTail
 from consumer.coordination import Coordination
 from consumer.coordinator.coordinator import Past
 from consumer.core.layout import Topic
+from consumer.errors import BrokenWorker
 from consumer.events import Event, JobFinished, JobStatus
 from consumer.health import Health
 from consumer.metrics import Metrics
 from consumer.ports import Outgoing
+from consumer.refusals import RefusalLimit
 from consumer.roles import Post
 from consumer.wire import Codec
 from consumer.work import AssemblyWork, ChunkWork, CleanupFinished, CleanupWork, PlanWork
@@ -44,6 +48,7 @@ class Cluster:
             MemoryOutbox(self.broker),
             self.post,
             POLICY,
+            refusals=RefusalLimit("coordinate", Health(60, 60), 20, 60.0),
             lookup=lambda job_id: self.known.get(job_id, Past()),
             health=Health(60, 60),
             metrics=self.metrics,
@@ -143,6 +148,16 @@ def test_a_conflicting_request_becomes_a_dead_letter_with_its_bytes() -> None:
     (letter,) = cluster.broker.records(PREFIX + Topic.DEAD_LETTERS)
     assert letter.value == b"{}"
     assert dict(letter.headers)["dead-letter-code"] == b"JOB_CONFLICT"
+
+
+def test_a_coordinator_that_can_read_nothing_ends_and_leaves_the_rest_where_it_is() -> None:
+    cluster = Cluster(partitions=1)
+    coordinator, _ = cluster.coordinator()
+    for _ in range(30):
+        cluster.broker.append(Outgoing(PREFIX + Topic.JOB_EVENTS, b"job", b"what a newer version writes"))
+    with pytest.raises(BrokenWorker, match="same version"):
+        cluster.turn(coordinator)
+    assert cluster.broker.records(PREFIX + Topic.DEAD_LETTERS) == []
 
 
 def test_an_unreadable_event_is_parked_and_the_next_one_is_read() -> None:

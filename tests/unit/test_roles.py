@@ -25,6 +25,7 @@ from consumer.health import Health
 from consumer.metrics import Metrics
 from consumer.patience import ALONE_S, Patience
 from consumer.ports import Attempt, Headers, Outgoing, Received
+from consumer.refusals import RefusalLimit
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.wire import Codec
 from consumer.work import (
@@ -38,10 +39,12 @@ from consumer.work import (
     JobReceived,
     PlanFailed,
     PlanWork,
+    RetryRequested,
 )
 
 POST = Post(Codec(None, "/test"), "t.", lambda: 1000.0)
 PATIENCE = Patience("test", RetryPolicy(3, 0.5, 5.0), Health(60, 60), lambda: False)
+REFUSALS = RefusalLimit("test", Health(60, 60), 100, 60.0)
 WORK = ChunkWork(job_id="job", run=1, chunk_index=3, attempt=2, audio_s=60.0, options=JobOptions())
 DONE = ChunkSkipped(job_id="job", run=1, chunk_index=3, reason="gone")
 
@@ -90,7 +93,8 @@ def handler(
         function,
         POST,
         patience=PATIENCE,
-        cancelled=lambda job_id: cancelled and job_id == "job",
+        refusals=REFUSALS,
+        cancelled=lambda job_id, run: cancelled and job_id == "job",
         metrics=metrics or Metrics(),
     )
 
@@ -187,7 +191,8 @@ def test_cancelled_plans_and_assemblies_are_answered_too() -> None:
         lambda work, attempt: DONE,
         POST,
         patience=PATIENCE,
-        cancelled=lambda job_id: True,
+        refusals=REFUSALS,
+        cancelled=lambda job_id, run: True,
         metrics=Metrics(),
     )
     failed = answer_of(plan(record_of(work, Topic.PLAN_WORK), Ticket()), PlanFailed)
@@ -204,7 +209,8 @@ def test_cleanup_goes_on_although_its_job_was_cancelled() -> None:
         lambda work, attempt: done,
         POST,
         patience=PATIENCE,
-        cancelled=lambda job_id: True,
+        refusals=REFUSALS,
+        cancelled=lambda job_id, run: True,
         metrics=Metrics(),
     )
     assert answer_of(cleanup(record_of(work, Topic.CLEANUP_WORK), Ticket()), CleanupFinished) == done
@@ -283,7 +289,7 @@ def test_only_chunks_weigh_audio() -> None:
 
 # ── intake ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-INTAKE = IntakeHandler(Intake(), POST, PATIENCE, Metrics())
+INTAKE = IntakeHandler(Intake(), POST, PATIENCE, REFUSALS, Metrics())
 RECORDING = {"bucket": "recordings", "key": "a.wav"}
 
 
@@ -322,6 +328,19 @@ def test_garbage_becomes_a_dead_letter_with_its_bytes_and_position() -> None:
     assert headers["dead-letter-code"] == b"EVENT_UNREADABLE"
 
 
+def test_intake_that_can_read_nothing_stops_and_goes_on_with_what_is_readable() -> None:
+    health = Health(60, 60)
+    intake = IntakeHandler(Intake(), POST, PATIENCE, RefusalLimit("intake", health, 20, 60.0), Metrics())
+    ticket = Ticket()
+    for _ in range(21):
+        intake(received(b"garbage"), ticket)
+    assert ticket.waits == [60.0]
+    assert not health.ready().ok
+    for _ in range(2):
+        intake(received(json.dumps({"recording": RECORDING}).encode()), ticket)
+    assert health.ready().ok
+
+
 def test_a_request_without_a_recording_is_a_dead_letter() -> None:
     (letter,) = INTAKE(received(b'{"job_id": "x"}'), Ticket())
     assert dict(letter.headers)["dead-letter-code"] == b"EVENT_INVALID"
@@ -332,6 +351,17 @@ def test_a_cancel_is_passed_on() -> None:
     event = answer_of(INTAKE(record, Ticket()), CancelRequested)
     assert isinstance(event, CancelRequested)
     assert (event.job_id, event.reason) == ("job", "why")
+
+
+def test_a_retry_is_passed_on_with_the_run_that_it_means() -> None:
+    record = record_of(JobControl(job_id="job", action="retry", run=2, requested_by="ada"), Topic.CONTROL)
+    event = answer_of(INTAKE(record, Ticket()), RetryRequested)
+    assert isinstance(event, RetryRequested)
+    assert (event.job_id, event.run, event.requested_by) == ("job", 2, "ada")
+
+
+def test_the_note_of_a_new_run_is_passed_by_whoever_sent_it() -> None:
+    assert INTAKE(record_of(JobControl(job_id="job", action="restarted", run=2), Topic.CONTROL), Ticket()) == []
 
 
 def test_a_timestamp_that_is_no_instant_is_a_dead_letter() -> None:
