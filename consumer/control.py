@@ -1,5 +1,9 @@
-"""Which jobs were cancelled: every worker reads the whole control topic by itself, because a cancel must reach the one
-that holds the job."""
+"""Which runs are cancelled: every worker reads the whole control topic by itself, because a cancel must reach the one
+that holds the job.
+
+A cancel means the runs that the topic has told of so far, so a later run of the same job is not stopped by it, however
+long the topic keeps it. A worker that has read less of the topic than it could stops less than it could, never more.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,10 @@ class ControlWatch:
     def __init__(self, tail: Tail, codec: Codec) -> None:
         self._tail = tail
         self._codec = codec
-        self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._newest: OrderedDict[str, int] = OrderedDict()
+        """Runs that were restarted: job → its newest run; every other job is in its first."""
+        self._cancelled: OrderedDict[str, int] = OrderedDict()
+        """Job → the newest run that a cancel was meant for."""
         self._unread: Received | None = None
         """Came while the schema registry was away: read first of all next time."""
 
@@ -36,7 +43,7 @@ class ControlWatch:
                 return
             self._unread = None
             try:
-                self._remember(self._codec.decode(record, (JobControl,)).job_id)
+                self._apply(self._codec.decode(record, (JobControl,)))
             except Rejected as error:
                 log.debug("A control event is skipped here, intake parks it", extra={"reason": error.message})
             except Unavailable as error:
@@ -44,10 +51,21 @@ class ControlWatch:
                 self._unread = record
                 return
 
-    def cancelled(self, job_id: str) -> bool:
-        return job_id in self._cancelled
+    def cancelled(self, job_id: str, run: int) -> bool:
+        return run <= self._cancelled.get(job_id, 0)
 
-    def _remember(self, job_id: str) -> None:
-        self._cancelled[job_id] = None
-        if len(self._cancelled) > MAX_REMEMBERED:
-            self._cancelled.popitem(last=False)
+    def _apply(self, control: JobControl) -> None:
+        """A retry says nothing yet: only the coordinator knows whether a new run comes of it."""
+        job_id, newest = control.job_id, self._newest.get(control.job_id, 1)
+        match control.action:
+            case "cancel":
+                _remember(self._cancelled, job_id, newest)
+            case "restarted":
+                _remember(self._newest, job_id, max(newest, control.run or newest))
+
+
+def _remember(runs: OrderedDict[str, int], job_id: str, run: int) -> None:
+    runs[job_id] = run
+    runs.move_to_end(job_id)
+    if len(runs) > MAX_REMEMBERED:
+        runs.popitem(last=False)

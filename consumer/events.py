@@ -238,6 +238,8 @@ class JobRequested(Event):
     """Lane of the chunks of this job."""
     deadline_at: Instant | None = None
     """Instant (UTC) after which the job fails with DEADLINE_PASSED; null: none."""
+    force: bool = False
+    """A new run although the job is known; the present run, if it is open, is cancelled."""
     metadata: dict[str, str] = Field(default_factory=dict)
     """Echoed in the result: at most 1,024 characters in all."""
     submitted_by: Text | None = None
@@ -256,14 +258,21 @@ class JobRequested(Event):
 
 
 class JobControl(Event):
-    """A running job is to change course. Published by others on `control`."""
+    """A job is to change course. Others publish `cancel` and `retry` on `control`.
+
+    `restarted` is the coordinator's own note: the job has a new run, which the cancels before it do not mean. Every
+    worker reads it there; intake passes it by, whoever sent it. Forged, it does little harm: the coordinator alone
+    decides on cancels, workers only stop sooner by them.
+    """
 
     NAME = "JobControl"
 
     job_id: JobId
     """The job."""
-    action: Literal["cancel"]
-    """What is to happen."""
+    action: Literal["cancel", "retry", "restarted"]
+    """cancel: end the run; retry: run a failed, partial or cancelled job again; restarted: written by us only."""
+    run: int | None = Field(default=None, ge=1)
+    """retry: the run that is meant, so that a repetition changes nothing (null: the newest); restarted: the new run."""
     reason: Text | None = None
     """Why, for the result and the audit trail."""
     requested_by: Text | None = None

@@ -98,6 +98,8 @@ class IntakeHandler:
     def __call__(self, record: Received, ticket: Ticket) -> Sequence[Outgoing]:
         try:
             event = self._patience(lambda: self._event(record), ticket.wait, f"{record.partition}/{record.offset}")
+            if event is None:
+                return []
             answer = self._post.record(Topic.JOB_EVENTS, event, getattr(event, "traceparent", None))
             _require_size(answer)
         except Rejected as error:
@@ -113,7 +115,7 @@ class IntakeHandler:
     def give_up(self, record: Received, attempts: int) -> Sequence[Outgoing]:
         return [self._parked(record, _fatal(attempts, "intake"))]
 
-    def _event(self, record: Received) -> Event:
+    def _event(self, record: Received) -> Event | None:
         if record.topic == self._post.topic(Topic.CONTROL):
             return self._intake.control(record, self._post.codec.decode(record, (JobControl,)))
         return self._intake.job(record, self._post.codec.read_request(record))
@@ -136,7 +138,7 @@ class WorkHandler(Generic[W]):
         *,
         patience: Patience,
         refusals: RefusalLimit,
-        cancelled: Callable[[str], bool],
+        cancelled: Callable[[str, int], bool],
         metrics: Metrics,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -219,7 +221,7 @@ class WorkHandler(Generic[W]):
 class _EventAttempt:
     """A ticket that speaks events: what functions get as `ports.Attempt`."""
 
-    def __init__(self, ticket: Ticket, work: Work, post: Post, cancelled: Callable[[str], bool]) -> None:
+    def __init__(self, ticket: Ticket, work: Work, post: Post, cancelled: Callable[[str, int], bool]) -> None:
         self._ticket = ticket
         self._work = work
         self._post = post
@@ -238,7 +240,7 @@ class _EventAttempt:
     def check(self) -> None:
         """Raise Abandoned or Cancelled. Cleanup is what a cancel leads to, so a cancel does not stop it."""
         self._ticket.check()
-        if not isinstance(self._work, CleanupWork) and self._cancelled(self._work.job_id):
+        if not isinstance(self._work, CleanupWork) and self._cancelled(self._work.job_id, self._work.run):
             raise Cancelled(f"job {self._work.job_id} was cancelled")
 
     def wait(self, seconds: float) -> None:

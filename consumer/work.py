@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from consumer.core.layout import RunKeys
 from consumer.events import (
     Artifact,
     ChunkTranscribed,
@@ -94,6 +95,23 @@ class CancelRequested(Event):
     """Kafka timestamp of the request (UTC)."""
 
 
+class RetryRequested(Event):
+    """Intake read a retry on the control topic."""
+
+    NAME = "RetryRequested"
+
+    job_id: JobId
+    """The job."""
+    run: int | None = None
+    """The run that is to be made good; null: the newest. A newer run than this one makes the retry a repetition."""
+    reason: str | None = None
+    """Why."""
+    requested_by: str | None = None
+    """Who asked."""
+    requested_at: Instant
+    """Kafka timestamp of the request (UTC)."""
+
+
 # ── coordinator → functions ─────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -114,6 +132,8 @@ class PlanWork(Event):
     """What to read; from the second attempt on with the pinned etag and version."""
     options: JobOptions
     """Options after defaults."""
+    work_run: int | None = None
+    """The run whose work folder is used; null: its own."""
     traceparent: str | None = None
     """W3C trace context of the request."""
 
@@ -137,6 +157,8 @@ class ChunkWork(Event):
     """Options after defaults."""
     language: str | None = None
     """The language pinned for the job; null for the one chunk that detects it."""
+    work_run: int | None = None
+    """The run whose work folder is used; null: its own."""
     traceparent: str | None = None
     """W3C trace context of the request."""
 
@@ -173,6 +195,8 @@ class AssemblyWork(Event):
     """Echoed in the manifest."""
     warnings: tuple[Problem, ...] = ()
     """What the stages before have to say."""
+    work_run: int | None = None
+    """The run whose work folder is used; null: its own."""
     traceparent: str | None = None
     """W3C trace context of the request."""
 
@@ -192,6 +216,8 @@ class CleanupWork(Event):
     """How the run ended: what is kept for a failed run is a setting."""
     results: bool = False
     """Remove the result files instead: the retention that the job asked for is over. The manifest stays."""
+    work_run: int | None = None
+    """The run whose work folder was used, which goes as well; null: its own."""
 
 
 # ── functions → coordinator ─────────────────────────────────────────────────────────────────────────────────────────
@@ -411,7 +437,12 @@ Answer = (
     | CleanupFinished
     | Failure
 )
-JobEvent = Annotated[JobReceived | CancelRequested | Answer, "everything that travels on job-events"]
+JobEvent = Annotated[JobReceived | CancelRequested | RetryRequested | Answer, "everything that travels on job-events"]
+
+
+def keys_of(work: Work) -> RunKeys:
+    """Where a function finds and leaves things: results under the run, work perhaps in the folder of an earlier one."""
+    return RunKeys(work.job_id, work.run, work.work_run)
 
 
 def failure(work: Work, error: Problem) -> Failure:

@@ -32,6 +32,7 @@ from consumer.work import (
     PlanFailed,
     PlanFinished,
     PlanStarted,
+    RetryRequested,
 )
 
 
@@ -426,6 +427,7 @@ _ALL_STALE: _Row = {
     CleanupFinished: _stale,
     CleanupFailed: _stale,
     CancelRequested: _stale,
+    RetryRequested: _stale,
 }
 
 _CHUNKS: _Row = {

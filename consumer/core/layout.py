@@ -12,10 +12,12 @@ class RunKeys:
 
     job_id: str
     run: int
+    work_run: int | None = None
+    """The run in whose work folder it goes on: that of the failed run which a retry makes good. None: its own."""
 
     @property
     def work_prefix(self) -> str:
-        return f"work/{self.job_id}/{self.run}/"
+        return f"work/{self.job_id}/{self.work_run or self.run}/"
 
     @property
     def results_prefix(self) -> str:

@@ -24,7 +24,7 @@ from consumer.core.writers import CONTENT_TYPES, formats_to_write, write
 from consumer.errors import LostIntermediate, MissingObject
 from consumer.events import Artifact, ClaimCheck, JobStatus, OutputFormat, RunTimings
 from consumer.ports import Attempt, ObjectStore
-from consumer.work import AssemblyFinished, AssemblyWork
+from consumer.work import AssemblyFinished, AssemblyWork, keys_of
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class Assemble:
 
     def __call__(self, work: AssemblyWork, attempt: Attempt) -> AssemblyFinished:
         started_s = self._clock()
-        keys = RunKeys(work.job_id, work.run)
+        keys = keys_of(work)
         manifest = self._stored_manifest(keys) or self._assemble(work, keys, attempt)
         return self._announcement(manifest, keys, self._clock() - started_s)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from consumer.core.layout import RunKeys
 from consumer.events import JobStatus
 from consumer.ports import Attempt, ObjectStore
-from consumer.work import CleanupFinished, CleanupWork
+from consumer.work import CleanupFinished, CleanupWork, keys_of
 
 BATCH = 1_000
 """Most keys that S3 deletes in one request."""
@@ -37,7 +37,8 @@ class CleanUp:
     def _remove_work(self, work: CleanupWork) -> int:
         if self._is_kept(work.status):
             return 0
-        return self._remove(self._work_bucket, RunKeys(work.job_id, work.run).work_prefix)
+        folders = {keys_of(work).work_prefix, RunKeys(work.job_id, work.run).work_prefix}
+        return sum(self._remove(self._work_bucket, folder) for folder in sorted(folders))
 
     def _remove_results(self, work: CleanupWork) -> int:
         keys = RunKeys(work.job_id, work.run)

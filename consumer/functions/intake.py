@@ -15,7 +15,7 @@ from consumer.errors import InvalidEvent
 from consumer.events import JobControl
 from consumer.ports import Received
 from consumer.requests import RequestRead
-from consumer.work import CancelRequested, JobReceived, OriginalHeader, OriginalRecord
+from consumer.work import CancelRequested, JobReceived, OriginalHeader, OriginalRecord, RetryRequested
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,18 @@ class Intake:
             traceparent=read.traceparent,
         )
 
-    def control(self, record: Received, control: JobControl) -> CancelRequested:
-        return CancelRequested(
-            job_id=control.job_id,
-            reason=control.reason,
-            requested_by=control.requested_by,
-            requested_at=instant_of(record),
-        )
+    def control(self, record: Received, control: JobControl) -> CancelRequested | RetryRequested | None:
+        """None for what only tells the workers that a job has a new run."""
+        at, why, who = instant_of(record), control.reason, control.requested_by
+        match control.action:
+            case "cancel":
+                return CancelRequested(job_id=control.job_id, reason=why, requested_by=who, requested_at=at)
+            case "retry":
+                return RetryRequested(
+                    job_id=control.job_id, run=control.run, reason=why, requested_by=who, requested_at=at
+                )
+            case "restarted":
+                return None
 
 
 def job_id_of(record: Received, read: RequestRead) -> str:

@@ -35,7 +35,7 @@ from consumer.errors import (
 )
 from consumer.events import JobOptions, Problem, RecordingFacts, RecordingRef
 from consumer.ports import Attempt, ObjectStat, ObjectStore
-from consumer.work import ChunkPlanned, PlanFinished, PlanStarted, PlanWork
+from consumer.work import ChunkPlanned, PlanFinished, PlanStarted, PlanWork, keys_of
 
 SAMPLE_S: Final = 30.0
 """Speech that the language is detected on, in seconds: what Whisper looks at."""
@@ -134,7 +134,7 @@ class Plan:
             min(self._max_window_s(model), asked_s or float("inf")),
             self._min_overlap_s(model),
         )
-        writer = ChunkWriter(self._store, self._work_bucket, RunKeys(work.job_id, work.run))
+        writer = ChunkWriter(self._store, self._work_bucket, keys_of(work))
         shape = writer.agree(wanted)
         vad = work.options.vad.model_copy(update={"max_window_s": shape.max_window_s})
         policy = self._windows_for(work.options.model_copy(update={"vad": vad}))

@@ -11,13 +11,12 @@ import numpy as np
 
 from consumer.core import checkpoint
 from consumer.core.checkpoint import UnreadableCheckpoint
-from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.speech import ChunkSpeech, ChunkTask, Engine, Language, Progress, Samples, Segment
 from consumer.errors import ChangedObject, MissingObject
 from consumer.events import ChunkTranscribed, ClaimCheck, PartialSegment
 from consumer.ports import Attempt, ObjectStore
-from consumer.work import ChunkProgressed, ChunkSkipped, ChunkWork
+from consumer.work import ChunkProgressed, ChunkSkipped, ChunkWork, keys_of
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ class Transcribe:
         self._progress_interval_s = progress_interval_s
 
     def __call__(self, work: ChunkWork, attempt: Attempt) -> ChunkTranscribed | ChunkSkipped:
-        keys = RunKeys(work.job_id, work.run)
+        keys = keys_of(work)
         try:
             plan = ChunkPlan.model_validate_json(self._store.get(self._bucket, keys.chunk_plan(work.chunk_index)))
             stored = self._stored(keys.checkpoint(work.chunk_index))
@@ -96,7 +95,7 @@ class Transcribe:
         return self._put(work, plan, speech, replaces)
 
     def _chunk_audio(self, work: ChunkWork, plan: ChunkPlan) -> Samples:
-        key = RunKeys(work.job_id, work.run).chunk_audio(work.chunk_index)
+        key = keys_of(work).chunk_audio(work.chunk_index)
         data = self._store.get(self._bucket, key)
         if hashlib.sha256(data).hexdigest() != plan.audio_sha256:
             raise ChangedObject(
@@ -112,7 +111,7 @@ class Transcribe:
             return Spoken(work.options.language)
         if work.language is not None:
             return Spoken(work.language)
-        sample = to_floats(self._store.get(self._bucket, RunKeys(work.job_id, work.run).language_sample))
+        sample = to_floats(self._store.get(self._bucket, keys_of(work).language_sample))
         detected: Language | None = None
         if len(sample):
             detected = self._engine.detect_language(sample, work.options.model)
@@ -140,7 +139,7 @@ class Transcribe:
         self, work: ChunkWork, plan: ChunkPlan, speech: ChunkSpeech, replaces: Unreadable | None
     ) -> ChunkTranscribed:
         """Whoever was first stands: a chunk may be computed twice, one result is used."""
-        key = RunKeys(work.job_id, work.run).checkpoint(work.chunk_index)
+        key = keys_of(work).checkpoint(work.chunk_index)
         started_s = self._clock()
         mine = Checkpoint(key, checkpoint.encode(speech), speech)
         put = self._store.put if replaces else self._store.put_new
