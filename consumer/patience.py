@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from consumer.core.retries import RetryPolicy, delay_s
@@ -20,6 +21,8 @@ T = TypeVar("T")
 ALONE_S = 120.0
 """After so long it is asked whether the store is away for everybody, or only for this one object."""
 LONGEST_EXPONENT = 16
+LONGEST_AWAY_PAUSE_S = 5.0
+"""While a server is away, the longest pause between two tries: so soon after its return the work goes on."""
 
 
 class Patience:
@@ -28,6 +31,7 @@ class Patience:
     def __init__(self, role: str, policy: RetryPolicy, health: Health, store_answers: Callable[[], bool]) -> None:
         self._condition = f"{role} dependencies"
         self._policy = policy
+        self._while_away = replace(policy, max_s=min(policy.max_s, LONGEST_AWAY_PAUSE_S))
         self._health = health
         self._store_answers = store_answers
 
@@ -52,7 +56,8 @@ class Patience:
         return isinstance(error, StoreUnavailable) and waited_s >= ALONE_S and self._store_answers()
 
     def _pause(self, error: Unavailable, tries: int, wait: Callable[[float], None], name: str) -> float:
-        pause_s = delay_s(min(tries, LONGEST_EXPONENT), self._policy, name)
+        policy = self._while_away if isinstance(error, DependencyAway) else self._policy
+        pause_s = delay_s(min(tries, LONGEST_EXPONENT), policy, name)
         if isinstance(error, DependencyAway):
             self._health.set_ready(self._condition, False, error.message)
         log.info("Trying again in place", extra={"code": error.code, "reason": error.message, "wait_s": pause_s})

@@ -1,0 +1,53 @@
+"""How long is waited between two tries: growing for what may pass, short while a server is away."""
+
+from __future__ import annotations
+
+import pytest
+
+from consumer.core.retries import RetryPolicy
+from consumer.errors import BrokerUnavailable, DecoderCrashed, StoreUnavailable, Unavailable
+from consumer.health import Health
+from consumer.patience import LONGEST_AWAY_PAUSE_S, Patience
+
+POLICY = RetryPolicy(attempts=12, base_s=0.5, max_s=60.0)
+
+
+def pauses_s(error: Unavailable, failures: int, health: Health | None = None) -> list[float]:
+    """What is waited while something fails so often, and then works."""
+    waited_s: list[float] = []
+
+    def act() -> str:
+        if len(waited_s) < failures:
+            raise error
+        return "done"
+
+    patience = Patience("transcribe", POLICY, health or Health(60, 60), lambda: False)
+    assert patience(act, waited_s.append, "work") == "done"
+    return waited_s
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), BrokerUnavailable("away")])
+def test_work_goes_on_within_seconds_of_a_servers_return_however_long_it_was_away(error: Unavailable) -> None:
+    waited_s = pauses_s(error, failures=200)
+    assert max(waited_s) <= LONGEST_AWAY_PAUSE_S <= 5.0
+    assert min(waited_s[5:]) >= LONGEST_AWAY_PAUSE_S / 2, "and the server is not hammered"
+    assert sum(waited_s) > 300, "five minutes are no end"
+
+
+def test_workers_do_not_come_back_all_at_once() -> None:
+    patience = Patience("transcribe", POLICY, Health(60, 60), lambda: False)
+    last_s = set()
+    for number in range(20):
+        waited_s: list[float] = []
+
+        def act(waited_s: list[float] = waited_s) -> None:
+            if len(waited_s) < 10:
+                raise StoreUnavailable("away")
+
+        patience(act, waited_s.append, f"work {number}")
+        last_s.add(waited_s[-1])
+    assert len(last_s) == 20
+
+
+def test_what_is_wrong_with_one_recording_is_tried_again_more_and_more_rarely() -> None:
+    assert pauses_s(DecoderCrashed("no verdict"), failures=10)[-1] >= POLICY.max_s / 2
