@@ -1,8 +1,9 @@
 """Which runs are cancelled: every worker reads the whole control topic by itself, because a cancel must reach the one
 that holds the job.
 
-A cancel means the runs that the topic has told of so far, so a later run of the same job is not stopped by it, however
-long the topic keeps it. A worker that has read less of the topic than it could stops less than it could, never more.
+A cancel that names no run means the first. Later ones are stopped by the coordinator, which names the run on the same
+topic when it ends one early: so an old cancel, which the topic keeps for days, never stops a new run, in whatever order
+the partitions of the topic are read.
 """
 
 from __future__ import annotations
@@ -28,10 +29,8 @@ class ControlWatch:
     def __init__(self, tail: Tail, codec: Codec) -> None:
         self._tail = tail
         self._codec = codec
-        self._newest: OrderedDict[str, int] = OrderedDict()
-        """Runs that were restarted: job → its newest run; every other job is in its first."""
         self._cancelled: OrderedDict[str, int] = OrderedDict()
-        """Job → the newest run that a cancel was meant for."""
+        """Job → its newest cancelled run; those before it have ended too."""
         self._unread: Received | None = None
         """Came while the schema registry was away: read first of all next time."""
 
@@ -43,29 +42,23 @@ class ControlWatch:
                 return
             self._unread = None
             try:
-                self._apply(self._codec.decode(record, (JobControl,)))
+                control = self._codec.decode(record, (JobControl,))
             except Rejected as error:
                 log.debug("A control event is skipped here, intake parks it", extra={"reason": error.message})
             except Unavailable as error:
                 log.debug("A control event cannot be read now", extra={"reason": error.message})
                 self._unread = record
                 return
+            else:
+                self._remember(control)
 
     def cancelled(self, job_id: str, run: int) -> bool:
         return run <= self._cancelled.get(job_id, 0)
 
-    def _apply(self, control: JobControl) -> None:
-        """A retry says nothing yet: only the coordinator knows whether a new run comes of it."""
-        job_id, newest = control.job_id, self._newest.get(control.job_id, 1)
-        match control.action:
-            case "cancel":
-                _remember(self._cancelled, job_id, newest)
-            case "restarted":
-                _remember(self._newest, job_id, max(newest, control.run or newest))
-
-
-def _remember(runs: OrderedDict[str, int], job_id: str, run: int) -> None:
-    runs[job_id] = run
-    runs.move_to_end(job_id)
-    if len(runs) > MAX_REMEMBERED:
-        runs.popitem(last=False)
+    def _remember(self, control: JobControl) -> None:
+        if control.action != "cancel":
+            return
+        known = self._cancelled.pop(control.job_id, 0)
+        self._cancelled[control.job_id] = max(known, control.run or 1)
+        if len(self._cancelled) > MAX_REMEMBERED:
+            self._cancelled.popitem(last=False)

@@ -258,21 +258,16 @@ class JobRequested(Event):
 
 
 class JobControl(Event):
-    """A job is to change course. Others publish `cancel` and `retry` on `control`.
-
-    `restarted` is the coordinator's own note: the job has a new run, which the cancels before it do not mean. Every
-    worker reads it there; intake passes it by, whoever sent it. Forged, it does little harm: the coordinator alone
-    decides on cancels, workers only stop sooner by them.
-    """
+    """A job is to change course. Published by others on `control`, and by the coordinator when it ends a run early."""
 
     NAME = "JobControl"
 
     job_id: JobId
     """The job."""
-    action: Literal["cancel", "retry", "restarted"]
-    """cancel: end the run; retry: run a failed, partial or cancelled job again; restarted: written by us only."""
+    action: Literal["cancel", "retry"]
+    """cancel: end the run that is open; retry: run a failed, partial or cancelled job again, as a new run."""
     run: int | None = Field(default=None, ge=1)
-    """retry: the run that is meant, so that a repetition changes nothing (null: the newest); restarted: the new run."""
+    """The run that is meant, so that a repetition changes nothing; null: the newest."""
     reason: Text | None = None
     """Why, for the result and the audit trail."""
     requested_by: Text | None = None

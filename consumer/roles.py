@@ -98,8 +98,6 @@ class IntakeHandler:
     def __call__(self, record: Received, ticket: Ticket) -> Sequence[Outgoing]:
         try:
             event = self._patience(lambda: self._event(record), ticket.wait, f"{record.partition}/{record.offset}")
-            if event is None:
-                return []
             answer = self._post.record(Topic.JOB_EVENTS, event, getattr(event, "traceparent", None))
             _require_size(answer)
         except Rejected as error:
@@ -115,7 +113,7 @@ class IntakeHandler:
     def give_up(self, record: Received, attempts: int) -> Sequence[Outgoing]:
         return [self._parked(record, _fatal(attempts, "intake"))]
 
-    def _event(self, record: Received) -> Event | None:
+    def _event(self, record: Received) -> Event:
         if record.topic == self._post.topic(Topic.CONTROL):
             return self._intake.control(record, self._post.codec.decode(record, (JobControl,)))
         return self._intake.job(record, self._post.codec.read_request(record))

@@ -87,6 +87,8 @@ class CancelRequested(Event):
 
     job_id: JobId
     """The job."""
+    run: int | None = None
+    """The run that is meant; null: the one that is open."""
     reason: str | None = None
     """Why."""
     requested_by: str | None = None
@@ -103,7 +105,7 @@ class RetryRequested(Event):
     job_id: JobId
     """The job."""
     run: int | None = None
-    """The run that is to be made good; null: the newest. A newer run than this one makes the retry a repetition."""
+    """The run that is meant, so that a repetition changes nothing; null: the newest."""
     reason: str | None = None
     """Why."""
     requested_by: str | None = None

@@ -52,7 +52,7 @@ def advance(state: JobState, event: Event, now_s: float, policy: Policy) -> Step
     Raises KeyError for a pair that is not in the table: that is a bug, not an input.
     """
     handler = TABLE[state.status][type(event)]
-    if getattr(event, "run", state.run) != state.run:
+    if getattr(event, "run", None) not in (None, state.run):
         return Step(state)
     return handler(state, event, now_s, policy)
 

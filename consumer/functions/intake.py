@@ -34,18 +34,15 @@ class Intake:
             traceparent=read.traceparent,
         )
 
-    def control(self, record: Received, control: JobControl) -> CancelRequested | RetryRequested | None:
-        """None for what only tells the workers that a job has a new run."""
-        at, why, who = instant_of(record), control.reason, control.requested_by
-        match control.action:
-            case "cancel":
-                return CancelRequested(job_id=control.job_id, reason=why, requested_by=who, requested_at=at)
-            case "retry":
-                return RetryRequested(
-                    job_id=control.job_id, run=control.run, reason=why, requested_by=who, requested_at=at
-                )
-            case "restarted":
-                return None
+    def control(self, record: Received, control: JobControl) -> CancelRequested | RetryRequested:
+        meant = CancelRequested if control.action == "cancel" else RetryRequested
+        return meant(
+            job_id=control.job_id,
+            run=control.run,
+            reason=control.reason,
+            requested_by=control.requested_by,
+            requested_at=instant_of(record),
+        )
 
 
 def job_id_of(record: Received, read: RequestRead) -> str:

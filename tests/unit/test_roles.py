@@ -360,10 +360,6 @@ def test_a_retry_is_passed_on_with_the_run_that_it_means() -> None:
     assert (event.job_id, event.run, event.requested_by) == ("job", 2, "ada")
 
 
-def test_the_note_of_a_new_run_is_passed_by_whoever_sent_it() -> None:
-    assert INTAKE(record_of(JobControl(job_id="job", action="restarted", run=2), Topic.CONTROL), Ticket()) == []
-
-
 def test_a_timestamp_that_is_no_instant_is_a_dead_letter() -> None:
     record = Received("t.jobs", 0, 7, None, b'{"recording": {"bucket": "bbb", "key": "k"}}', timestamp_ms=1 << 60)
     (letter,) = INTAKE(record, Ticket())
