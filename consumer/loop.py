@@ -325,18 +325,22 @@ class Loop:
 
     def _work(self) -> None:
         while (task := self._todo.get()) is not None:
-            if task.abandoned:
-                continue
-            self._health.step_started(self._handler.role)
-            try:
-                records = tuple(self._handler(task.record, _LoopTicket(task, self)))
-            except Abandoned:
-                task.stop.set()
-            except BaseException as error:  # noqa: BLE001  (handed to the loop's thread, which raises it)
-                self._outputs.put(Crash(task, error))
-            else:
-                self._outputs.put(Output(task, records, finished=True))
-            self._health.step_finished(self._handler.role)
+            self._answer(task)
+
+    def _answer(self, task: Task) -> None:
+        """Work on one record from its beginning to its end, whatever that is."""
+        if task.abandoned:
+            return
+        self._health.step_started(self._handler.role)
+        try:
+            records = tuple(self._handler(task.record, _LoopTicket(task, self)))
+        except Abandoned:
+            task.stop.set()
+        except BaseException as error:  # noqa: BLE001  (handed to the loop's thread, which raises it)
+            self._outputs.put(Crash(task, error))
+        else:
+            self._outputs.put(Output(task, records, finished=True))
+        self._health.step_finished(self._handler.role)
 
     def _collect(self) -> None:
         """Take over what the workers made, as long as there is room. Raises what a handler raised."""

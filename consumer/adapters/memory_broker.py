@@ -28,6 +28,8 @@ class Fault(Enum):
     """The answer was lost, and so was the transaction."""
     IN_DOUBT_DONE = auto()
     """The answer was lost, the transaction is visible."""
+    UNSETTLED = auto()
+    """After one of the above: nobody answers yet when the doubt is to be settled."""
 
 
 @dataclass(eq=False)
@@ -41,6 +43,10 @@ class _Group:
     def share(self, member: MemoryInbox, partitions: int) -> set[int]:
         place = self.members.index(member)
         return {p for p in range(partitions) if p % len(self.members) == place}
+
+    def held_by_others(self, member: MemoryInbox) -> set[int]:
+        """What another member has not given up yet: nobody gets it before (cooperative rebalancing)."""
+        return {p for other in self.members if other is not member for p in other.assigned}
 
 
 class MemoryBroker:
@@ -183,12 +189,11 @@ class MemoryInbox:
         if self.expelled:
             self._give_up(set(self._assigned), revoked=False)
             self._join()
-        if self._generation == self._state.generation:
-            return
         share = self._state.share(self, len(self._broker.topics[self._topic]))
-        self._give_up(self._assigned - share, revoked=True)
-        self._generation = self._state.generation
-        self._take_over(share - self._assigned)
+        if self._generation != self._state.generation:
+            self._give_up(self._assigned - share, revoked=True)
+            self._generation = self._state.generation
+        self._take_over(share - self._assigned - self._state.held_by_others(self))
 
     def _give_up(self, partitions: set[int], *, revoked: bool) -> None:
         if not partitions or self._rebalance is None:
@@ -238,6 +243,12 @@ class MemoryOutbox:
             self._broker.append(record)
         for inbox, of_inbox in inboxes:
             inbox.store(of_inbox)
+
+    def settle(self) -> None:
+        """A doubt is the caller's only: here each transaction is decided at once."""
+        if self._broker.faults and self._broker.faults[0] is Fault.UNSETTLED:
+            self._broker.faults.popleft()
+            raise BrokerUnavailable("away by the test")
 
     def send(self, record: Outgoing) -> bool:
         if self.full:
