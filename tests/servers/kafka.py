@@ -6,7 +6,7 @@ import base64
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ LOG4J = Path(__file__).with_name("log4j2.properties")
 
 # A small heap, and the quick compiler: a test's broker lives for minutes.
 HEAP = "-Xms128m -Xmx384m"
-JVM = (*HEAP.split(), "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ def own_kafka(folder: Path, extra: Mapping[str, str] | None = None) -> Iterator[
     settings = properties(broker_port, controller_port) | dict(extra or {})
 
     def ready() -> bool:
-        return port_answers(broker_port) and _is_cluster(bootstrap_servers, cluster_id)
+        return port_answers(broker_port) and is_cluster(bootstrap_servers, cluster_id)
 
     if engine_answers():
         server: Control = _container(settings, broker_port, cluster_id, ready)
     elif KAFKA.is_installed():
-        server = _process(settings, folder, cluster_id, ready)
+        server = kafka_process(settings, folder, cluster_id, ready)
     else:
         unavailable(f"no Kafka: set {VARIABLE}, start Docker, or run python -m tests.servers.install kafka")
     with running(server):
@@ -156,7 +156,8 @@ def cluster_id_of(bootstrap_servers: str) -> str:
     return str(described.cluster_id)
 
 
-def _is_cluster(bootstrap_servers: str, formatted: str) -> bool:
+def is_cluster(bootstrap_servers: str, formatted: str) -> bool:
+    """True when that cluster answers. Raises StartError when none or another one does."""
     answered = cluster_id_of(bootstrap_servers)
     if answered != formatted:
         raise StartError(f"{bootstrap_servers} answers as cluster {answered}, but ours is {formatted}")
@@ -167,25 +168,35 @@ def _as_text(settings: Mapping[str, str]) -> str:
     return "".join(f"{name}={value}\n" for name, value in settings.items())
 
 
-def _process(settings: dict[str, str], folder: Path, cluster_id: str, ready: Ready) -> ServerProcess:
+def kafka_process(
+    settings: Mapping[str, str],
+    folder: Path,
+    cluster_id: str,
+    ready: Ready,
+    *,
+    quorum: Sequence[str] = ("--standalone",),
+    heap: str = HEAP,
+) -> ServerProcess:
+    """A node as a plain process, its folder formatted. `quorum` tells the formatter who the first controllers are."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "server.properties"
     file.write_text(_as_text({**settings, "log.dirs": str(folder / "data")}))
-    _format(file, folder / "format.log", cluster_id)
-    return ServerProcess("kafka", _java("kafka.Kafka", str(file)), folder, ready)
+    _format(file, folder / "format.log", cluster_id, quorum)
+    return ServerProcess("kafka", _java("kafka.Kafka", str(file), heap=heap), folder, ready)
 
 
-def _format(file: Path, log: Path, cluster_id: str) -> None:
-    command = _java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster_id, "-c", str(file))
+def _format(file: Path, log: Path, cluster_id: str, quorum: Sequence[str]) -> None:
+    command = _java("kafka.tools.StorageTool", "format", *quorum, "-t", cluster_id, "-c", str(file))
     with log.open("wb") as output:
         result = subprocess.run(command, stdout=output, stderr=output, timeout=FORMAT_TIMEOUT_S, check=False)
     if result.returncode:
         raise StartError("kafka could not format its folder", tail(log))
 
 
-def _java(main_class: str, *arguments: str) -> list[str]:
+def _java(main_class: str, *arguments: str, heap: str = HEAP) -> list[str]:
     return [
         "java",
+        *heap.split(),
         *JVM,
         f"-Dlog4j2.configurationFile={LOG4J}",
         "-cp",

@@ -61,9 +61,12 @@ class Proxy:
         """Hold back every answer."""
         self.spoil("latency", {"latency": round(latency_s * 1000)})
 
-    def spoil(self, kind: str, attributes: Mapping[str, object]) -> None:
-        """Add a toxic by Toxiproxy's own words: latency, bandwidth, timeout, reset_peer, limit_data, ..."""
-        toxic = {"name": kind, "type": kind, "stream": "downstream", "attributes": dict(attributes)}
+    def spoil(self, kind: str, attributes: Mapping[str, object], stream: str = "downstream") -> None:
+        """Add a toxic by Toxiproxy's own words: latency, bandwidth, timeout, reset_peer, limit_data, ...
+
+        `stream` is downstream for what the server says, upstream for what the clients say.
+        """
+        toxic = {"name": kind, "type": kind, "stream": stream, "attributes": dict(attributes)}
         self.owner.call("POST", f"/proxies/{self.name}/toxics", toxic)
 
     def heal(self, kind: str) -> None:
