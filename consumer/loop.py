@@ -79,6 +79,8 @@ class Loop:
         self._lag_at = 0.0
         self._taken = 0
         self._stopping = threading.Event()
+        self._failed = False
+        """Ended by an error: publish nothing more, and leave the attempt marks as they are."""
 
     # ── life ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -89,6 +91,9 @@ class Loop:
             while not self._stopping.is_set():
                 self.turn()
             self.drain()
+        except BaseException:
+            self._failed = True
+            raise
         finally:
             self._close()
 
@@ -206,6 +211,9 @@ class Loop:
 
     def _revoked(self, lane: Lane, partitions: set[int]) -> None:
         """Still ours until we return: wait a little for what runs, publish what is finished, give the rest back."""
+        if self._failed:  # a fenced process must not fence its successor, a deadly record must not lose its count
+            self._lost(lane, partitions, "revoked")
+            return
         self._await([task for task in self._of(lane, partitions) if task.runs])
         self._collect()
         self._ended(self._publisher.publish_all())

@@ -79,6 +79,7 @@ class Rig:
         lanes: Sequence[str] = (WORK,),
         grace_s: float = 5.0,
         workers: int = 1,
+        opened: bool = True,
     ) -> tuple[Loop, MemoryInbox]:
         inboxes = [MemoryInbox(self.broker, topic, GROUP) for topic in lanes]
         loop = Loop(
@@ -90,7 +91,8 @@ class Rig:
             metrics=self.metrics,
             clock=lambda: self.now_s,
         )
-        loop.open()
+        if opened:
+            loop.open()
         return loop, inboxes[0]
 
     def value(self, name: str, **labels: str) -> float | None:
