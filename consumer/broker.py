@@ -18,7 +18,7 @@ class PublishAborted(Exception):
 
 
 class PublishInDoubt(Exception):
-    """The transaction may or may not be visible. The outbox has a new producer; the caller compares offsets."""
+    """The transaction may or may not be visible. Once `Outbox.settle` returns, the committed offsets tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,13 @@ class Outbox(Protocol):
         """All or nothing, fenced by the inboxes' group membership.
 
         Raises PublishAborted, PublishInDoubt, Fenced (another process took over), BrokerUnavailable.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Decide a transaction in doubt. When this returns, none is open: it is visible, or it never will be.
+
+        Raises BrokerUnavailable when nobody answers in time (worth another call), Fenced.
         """
         ...
 

@@ -166,7 +166,10 @@ class Coordination:
         self._metrics.paused_partitions.labels(self._inbox.topic).set(waiting)
 
     def _restore_new(self) -> None:
-        for partition in [p for p, held in self._partitions.items() if held.coordinator is None]:
+        unrestored = [p for p, held in self._partitions.items() if held.coordinator is None]
+        if unrestored:
+            self._outbox.settle()  # what we left in doubt is decided before anybody reads what it wrote
+        for partition in unrestored:
             if partition in self._partitions:  # still: polling in between may have taken it away
                 self._restore(partition)
                 self._health.poll_seen(ROLE)

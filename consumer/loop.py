@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted, Rebalance
-from consumer.core.attempts import read_note
 from consumer.core.offsets import Ledger
 from consumer.errors import Abandoned, BrokerUnavailable
 from consumer.health import Health
@@ -199,7 +198,7 @@ class Loop:
         else:
             lane.inbox.resume(partitions)
         for partition, mark in self._committed(lane, partitions).items():
-            lane.begun[partition] = read_note(mark.note)
+            lane.take_over(partition, mark.note)
         self._count_rebalance("assigned", lane, partitions)
 
     def _committed(self, lane: Lane, partitions: set[int]) -> Marks:
@@ -238,8 +237,10 @@ class Loop:
     def _lost(self, lane: Lane, partitions: set[int], kind: str = "lost") -> None:
         """Somebody else owns them: commit nothing, drop at once. The checkpoint makes that cheap."""
         for partition in partitions & lane.ledgers.keys():
+            lane.lose(
+                partition, [t.record.offset for t in self._of(lane, {partition}) if t.number and not t.stop.is_set()]
+            )
             lane.ledgers.pop(partition).revoked = True
-            lane.begun.pop(partition, None)
         for task in self._tasks:
             if task.abandoned:
                 task.stop.set()

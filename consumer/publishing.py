@@ -33,6 +33,8 @@ class Publisher:
         self._clock = clock
         self._condition = condition
         self._waiting: list[Output] = []
+        self._doubtful: list[Output] = []
+        """Those of `_waiting` whose transaction is in doubt: nothing else is published before that is settled."""
         self._retry_at = 0.0
         self._failures = 0
         self.last_error = ""
@@ -53,6 +55,7 @@ class Publisher:
     def drop_revoked(self) -> None:
         """What belongs to somebody else by now is not ours to publish."""
         self._waiting = [output for output in self._waiting if not output.task.ledger.revoked]
+        self._doubtful = [output for output in self._doubtful if not output.task.ledger.revoked]
         if not self._waiting:
             self._recover()
 
@@ -71,6 +74,8 @@ class Publisher:
 
     def publish(self) -> list[Task]:
         """One transaction for the oldest outputs: their records, and how far each partition is done."""
+        if self._doubtful:
+            return self._settle()
         batch = self._waiting[:MAX_OUTPUTS_PER_TRANSACTION]
         ended = [output.task for output in batch if output.finished]
         try:
@@ -81,8 +86,8 @@ class Publisher:
         except BrokerUnavailable as error:
             return self._failed("unavailable", error.message)
         except PublishInDoubt as error:
-            self._failed("in_doubt", str(error))
-            return self._settle(batch)
+            self._doubtful = batch
+            return self._failed("in_doubt", str(error))
         self._count(batch)
         del self._waiting[: len(batch)]
         return _closed(ended)
@@ -110,9 +115,15 @@ class Publisher:
         log.warning("Publishing failed and is tried again", extra={"outcome": outcome, "reason": reason})
         return []
 
-    def _settle(self, batch: list[Output]) -> list[Task]:
-        """Close what the committed offsets prove to be published. The outbox has settled the old transaction."""
-        visible = [output.task for output in batch if output.finished and _is_committed(output.task)]
+    def _settle(self) -> list[Task]:
+        """Close what the committed offsets prove to be published; the rest is published again."""
+        try:
+            self._outbox.settle()
+            finished = [output.task for output in self._doubtful if output.finished]
+            visible = [task for task in finished if _is_committed(task)]
+        except BrokerUnavailable as error:
+            return self._failed("unavailable", error.message)
+        self._doubtful = []
         self._waiting = [output for output in self._waiting if output.task not in visible]
         return _closed(visible)
 
@@ -131,10 +142,7 @@ def _offsets(tasks: list[Task], lane: Lane, partition: int) -> frozenset[int]:
 
 def _is_committed(task: Task) -> bool:
     partition = task.record.partition
-    try:
-        found = task.lane.inbox.committed({partition}).get(partition)
-    except BrokerUnavailable:
-        return False  # published again later: the coordinator takes only one
+    found = task.lane.inbox.committed({partition}).get(partition)
     return found is not None and found.offset is not None and found.offset > task.record.offset
 
 

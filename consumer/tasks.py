@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from consumer.broker import Inbox, Mark
-from consumer.core.attempts import write_note
+from consumer.core.attempts import read_note, write_note
 from consumer.core.offsets import Ledger
 from consumer.ports import Outgoing, Received
 
@@ -66,7 +66,20 @@ class Lane:
     ledgers: dict[int, Ledger] = field(default_factory=dict)
     begun: dict[int, dict[int, int]] = field(default_factory=dict)
     """Per partition: offset → how often work on it was begun without an end. The attempt marks are made of it."""
+    outlived: dict[int, dict[int, int]] = field(default_factory=dict)
+    """Per lost partition: what of `begun` was counted by this process, which lives on: it was not its death."""
     paused: bool = False
+
+    def take_over(self, partition: int, note: str) -> None:
+        """Read what earlier owners noted of the partition; when we were one of them, without our own beginnings."""
+        ours = self.outlived.pop(partition, {})
+        noted = read_note(note)
+        self.begun[partition] = {o: n - ours.get(o, 0) for o, n in noted.items() if n > ours.get(o, 0)}
+
+    def lose(self, partition: int, in_work: Iterable[int]) -> None:
+        """Forget the partition, but not that the offsets in work did not kill us."""
+        self.begun.pop(partition, None)
+        self.outlived[partition] = dict.fromkeys(in_work, 1)
 
     def mark(self, partition: int, done: frozenset[int] = frozenset()) -> Mark:
         """What to commit for a partition: its contiguous done mark, as it will be when `done` is finished too."""

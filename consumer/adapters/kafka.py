@@ -30,8 +30,6 @@ from consumer.settings import KafkaSettings
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
 
-SETTLE_TRIES = 2
-
 _STALE = {
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.ILLEGAL_GENERATION,
@@ -257,6 +255,8 @@ class TransactionalOutbox:
         self._transactional_id = transactional_id
         self._timeout_s = settings.commit_timeout_s
         self._producer: Producer | None = None
+        self._starting: Producer | None = None
+        """One whose first call was not answered yet."""
         self._best_effort = BestEffort(settings)
 
     def publish(self, records: Sequence[Outgoing], marks: Sequence[tuple[Inbox, Marks]]) -> None:
@@ -270,21 +270,34 @@ class TransactionalOutbox:
             self._abort(producer, exc)
         self._commit(producer, delivery_errors)
 
+    def settle(self) -> None:
+        """A new producer under the same id ends what the old one left open, in the way that the broker knows of."""
+        self._ready_producer()
+
     def _ready_producer(self) -> Producer:
         if self._producer is None:
-            config = {
-                **producer_config(self._settings),
-                "transactional.id": self._transactional_id,
-                "transaction.timeout.ms": int(self._settings.transaction_timeout_s * 1000),
-            }
-            producer = Producer(config, logger=_librdkafka_log)
+            self._starting = self._starting or self._new_producer()
             try:
-                producer.init_transactions(self._timeout_s * 3)
+                self._starting.init_transactions(self._timeout_s)
             except KafkaException as exc:
-                _raise_if_fatal(exc, self._transactional_id)
-                raise BrokerUnavailable(f"starting transactions of {self._transactional_id}: {exc}") from exc
-            self._producer = producer
+                self._not_started(exc)
+            self._producer, self._starting = self._starting, None
         return self._producer
+
+    def _new_producer(self) -> Producer:
+        config = {
+            **producer_config(self._settings),
+            "transactional.id": self._transactional_id,
+            "transaction.timeout.ms": int(self._settings.transaction_timeout_s * 1000),
+        }
+        return Producer(config, logger=_librdkafka_log)
+
+    def _not_started(self, exc: KafkaException) -> NoReturn:
+        """The same call can be made again where the client says so; else the next one begins anew."""
+        if not exc.args[0].retriable():
+            self._starting = None
+        _raise_if_fatal(exc, self._transactional_id)
+        raise BrokerUnavailable(f"starting transactions of {self._transactional_id}: {exc}") from exc
 
     def _send_offsets(self, producer: Producer, inbox: Inbox, marks: Marks) -> None:
         assert isinstance(inbox, KafkaInbox)
@@ -317,22 +330,12 @@ class TransactionalOutbox:
         raise PublishAborted(str(cause), stale=stale) from cause
 
     def _throw_away(self, cause: BaseException) -> NoReturn:
-        """A new producer under the same id settles what the old one left open, so that offsets can be compared.
-
-        Raises PublishInDoubt when that is done, Fenced, or BrokenWorker when nobody answers for too long.
-        """
+        """Trust this producer no more, it may still end what we gave up on. Raises PublishInDoubt, Fenced."""
         self._producer = None
         if isinstance(cause, KafkaException):
             _raise_if_fatal(cause, self._transactional_id)
         log.warning("A transaction is in doubt, the producer is replaced", extra={"reason": str(cause)})
-        for _ in range(SETTLE_TRIES):
-            try:
-                self._ready_producer()
-            except BrokerUnavailable as exc:
-                log.info("The transaction in doubt is not settled yet", extra={"reason": exc.message})
-            else:
-                raise PublishInDoubt(str(cause)) from cause
-        raise BrokenWorker("a transaction in doubt could not be settled; the next process does it") from cause
+        raise PublishInDoubt(str(cause)) from cause
 
     def send(self, record: Outgoing) -> bool:
         return self._best_effort.send(record)
@@ -355,6 +358,9 @@ class PlainOutbox:
             raise BrokerUnavailable(f"records were not confirmed within {self._timeout_s} s: {errors[:1]}")
         for inbox, of_inbox in marks:
             inbox.commit(of_inbox)
+
+    def settle(self) -> None:
+        """Without transactions there is nothing to settle."""
 
     def send(self, record: Outgoing) -> bool:
         return self._best_effort.send(record)

@@ -267,14 +267,14 @@ class MemoryTail:
     def __init__(self, broker: MemoryBroker, topic: str) -> None:
         self._broker = broker
         self._topic = topic
-        self._seen = 0
+        self._seen = [0] * len(broker.topics[topic])
 
     def poll(self, timeout_s: float) -> Received | None:  # noqa: ARG002
-        records = self._broker.records(self._topic)
-        if self._seen >= len(records):
-            return None
-        self._seen += 1
-        return records[self._seen - 1]
+        for partition, records in enumerate(self._broker.topics[self._topic]):
+            if self._seen[partition] < len(records):
+                self._seen[partition] += 1
+                return records[self._seen[partition] - 1]
+        return None
 
     def read_to_end(self, partition: int, timeout_s: float) -> list[Received]:  # noqa: ARG002
         return list(self._broker.topics[self._topic][partition])

@@ -223,6 +223,14 @@ class TransactionContract(BrokerContract):
         outbox.publish([Outgoing(lab.topic(OUT), b"k", b"fine")], [])
         assert [record.value for record in lab.tail(OUT).read_to_end(0, PATIENCE_S)] == [b"fine"]
 
+    def test_an_outbox_without_a_doubt_is_settled_at_once_and_goes_on(self, lab: Lab) -> None:
+        outbox = lab.outbox()
+        outbox.settle()
+        outbox.publish([Outgoing(lab.topic(OUT), b"k", b"1")], [])
+        outbox.settle()
+        outbox.publish([Outgoing(lab.topic(OUT), b"k", b"2")], [])
+        assert [record.value for record in lab.tail(OUT).read_to_end(0, PATIENCE_S)] == [b"1", b"2"]
+
     def push_out(self, inbox: Inbox, watcher: Watcher) -> None:
         """Make the group move on without this member."""
         raise NotImplementedError

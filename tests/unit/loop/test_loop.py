@@ -78,6 +78,20 @@ def test_a_transaction_in_doubt_is_settled_by_the_committed_offset(fault: Fault)
     assert handler.begun == [b"r", b"s"]
 
 
+@pytest.mark.parametrize("fault", [Fault.IN_DOUBT_DONE, Fault.IN_DOUBT_LOST])
+def test_a_doubt_is_settled_when_the_broker_is_back_and_polled_for_meanwhile(fault: Fault) -> None:
+    rig, handler = Rig(), GatedHandler()
+    rig.broker.faults.extend([fault, Fault.UNSETTLED, Fault.UNSETTLED])
+    rig.put(b"r", b"s")
+    loop, _ = rig.worker(handler, capacity=1.0)
+    rig.turn_until(lambda: len(rig.out()) >= 2, loop)
+    for _ in range(5):
+        loop.turn()
+    assert rig.out() == [b"done:r", b"done:s"]
+    assert handler.begun == [b"r", b"s"]
+    assert not rig.broker.faults
+
+
 def test_a_zombie_publishes_nothing() -> None:
     rig, slow, quick = Rig(), GatedHandler(), GatedHandler()
     rig.put(b"wait")
@@ -126,6 +140,35 @@ def test_a_partition_lost_and_regained_while_busy_is_done_again_and_shown_once()
     rig.turn_until(lambda: rig.committed() == 1, loop)
     assert rig.out() == [b"done:wait"]
     assert inbox.paused == set()
+
+
+def test_losing_the_partition_again_and_again_is_not_held_against_the_record() -> None:
+    """The process lives: what it was doing did not kill it. A bad network must not fail chunks."""
+    rig, handler = Rig(), GatedHandler()
+    rig.put(b"wait")
+    loop, inbox = rig.worker(handler)
+    for times in range(1, 7):
+        rig.turn_until(lambda times=times: len(handler.begun) == times, loop)  # type: ignore[misc]
+        rig.broker.expire(inbox)
+    handler.open(b"wait")
+    rig.turn_until(lambda: rig.committed() == 1, loop)
+    assert rig.out() == [b"done:wait"]
+
+
+def test_deaths_of_others_between_a_loss_and_its_return_still_count() -> None:
+    rig, survivor = Rig(), GatedHandler()
+    rig.put(b"wait-deadly")
+    loop, inbox = rig.worker(survivor)
+    rig.turn_until(lambda: bool(survivor.begun), loop)
+    rig.broker.expire(inbox)
+    for _ in range(2):
+        victim = GatedHandler()
+        killed, held = rig.worker(victim)
+        rig.turn_until(lambda victim=victim: bool(victim.begun), killed)  # type: ignore[misc]
+        rig.broker.expire(held)
+    assert rig.note() == "0:3"
+    rig.turn_until(lambda: len(survivor.begun) == 2, loop)
+    assert rig.note() == "0:3"  # two deaths and the beginning of now
 
 
 def test_a_record_that_kills_its_worker_is_given_up() -> None:
