@@ -113,6 +113,8 @@ def _cancel(arguments: argparse.Namespace, connection: Connection, terminal: Ter
 def _dead_letters(arguments: argparse.Namespace, connection: Connection, terminal: Terminal) -> Exit:
     from producer_tools import dead_letters
 
+    if arguments.action in ("redrive", "discard"):
+        return _settle_letters(arguments, connection, terminal)
     if arguments.action == "list":
         dead_letters.list_dead_letters(
             connection,
@@ -121,12 +123,30 @@ def _dead_letters(arguments: argparse.Namespace, connection: Connection, termina
             code=arguments.code,
             limit=arguments.limit,
             as_json=arguments.json,
+            resolved=arguments.all,
         )
     elif arguments.raw:
         dead_letters.write_dead_letter(connection, terminal.bytes_out(), arguments.partition, arguments.offset)
     else:
         dead_letters.show_dead_letter(connection, terminal, arguments.partition, arguments.offset)
     return Exit.OK
+
+
+def _settle_letters(arguments: argparse.Namespace, connection: Connection, terminal: Terminal) -> Exit:
+    from consumer.core.dead_letters import How
+    from producer_tools.letters import wanted_from
+    from producer_tools.redrive import Order, Throttle, settle
+    from producer_tools.submit import login_name
+
+    order = Order(
+        how=How.REDRIVEN if arguments.action == "redrive" else How.DISCARDED,
+        by=arguments.by or login_name() or "somebody without a name",
+        execute=arguments.execute,
+        force=getattr(arguments, "force", False),
+    )
+    return settle(
+        wanted_from(arguments, connection, _now()), order, Throttle(arguments.rate), connection, terminal, _now
+    )
 
 
 def _timeout_s(arguments: argparse.Namespace) -> float | None:

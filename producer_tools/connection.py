@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from consumer.broker import Outbox
 from consumer.contracts import faults
 from consumer.core.layout import Topic
 from consumer.errors import Misconfigured
@@ -66,6 +67,15 @@ class Connection:
         # Only the service registers schemas: a sender looks them up, and needs no right to write.
         client = ConfluentRegistry(registry.url, username=registry.username, password=password, auto_register=False)
         return Codec(client, SOURCE)
+
+    def outbox(self, name: str) -> Outbox:
+        """For records that appear together or not at all. Whoever opens one takes over from those before it."""
+        from consumer.adapters.kafka import PlainOutbox, TransactionalOutbox
+
+        kafka = self.settings.kafka
+        if not kafka.transactions:
+            return PlainOutbox(kafka)
+        return TransactionalOutbox(kafka, f"{kafka.group_prefix}{name}")
 
     def store(self) -> ObjectStore:
         from consumer.adapters.object_store import S3Store

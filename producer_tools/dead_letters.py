@@ -1,103 +1,93 @@
-"""Look at the dead-letter topic: which events could not be read, why, and what their bytes are."""
+"""Look at the dead-letter topic: which events could not be read, why, what their bytes are, and what became of them."""
 
 from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from functools import total_ordering
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime
 from typing import BinaryIO
 
-from consumer.core import dead_letters as headers
+from consumer.core import dead_letters as form
+from consumer.core.dead_letters import Position
 from consumer.core.layout import Topic
 from consumer.ports import Received
 from producer_tools.connection import Connection
 from producer_tools.faults import NotFound
-from producer_tools.tail import Tail, record_at
+from producer_tools.letters import DeadLetter, Survey, Wanted, words_of
+from producer_tools.tail import record_at
 from producer_tools.terminal import Terminal, printable
 
 
-@total_ordering
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A dead letter as a list shows it: where it is, why it is there, and where it came from."""
-
-    topic: str
-    partition: int
-    offset: int
-    time: str
-    """When it was parked (UTC), as ISO 8601."""
-    code: str
-    message: str
-    original: str
-    """Position of the original record: topic[partition]@offset."""
-
-    def __lt__(self, other: DeadLetter) -> bool:
-        return self._order() < other._order()
-
-    def _order(self) -> tuple[str, int, int]:
-        return self.time, self.partition, self.offset
-
-    @classmethod
-    def of(cls, record: Received) -> DeadLetter:
-        text = {name: value.decode(errors="replace") for name, value in record.headers}
-        topic, partition, offset = (text.get(name, "?") for name in (headers.TOPIC, headers.PARTITION, headers.OFFSET))
-        return cls(
-            topic=record.topic,
-            partition=record.partition,
-            offset=record.offset,
-            time=_iso(record.timestamp_ms),
-            code=text.get(headers.CODE, "?"),
-            message=text.get(headers.MESSAGE, ""),
-            original=f"{topic}[{partition}]@{offset}",
-        )
-
-    def line(self) -> str:
-        cells = (str(self.partition), str(self.offset), self.time, self.code, self.original, self.message)
-        return "\t".join(map(printable, cells))
-
-
 def list_dead_letters(
-    connection: Connection, terminal: Terminal, *, since: datetime, code: str | None, limit: int, as_json: bool
+    connection: Connection,
+    terminal: Terminal,
+    *,
+    since: datetime,
+    code: str | None,
+    limit: int,
+    as_json: bool,
+    resolved: bool = False,
 ) -> None:
-    """Print the newest `limit` of them, the oldest first."""
-    topic = connection.topic(Topic.DEAD_LETTERS)
-    with Tail.since(connection.settings.kafka, [topic], int(since.timestamp() * 1000)) as tail:
-        shown, total = newest(tail.read_to_end(), code, limit)
+    """Print the newest `limit` of those that are open (with `resolved`: of all), the oldest first."""
+    shown, total, settled = _newest_there(connection, Wanted(code=code, since=since), limit, resolved=resolved)
     for letter in shown:
         terminal.data(json.dumps(asdict(letter)) if as_json else letter.line())
     if total > len(shown):
         terminal.say(f"the newest {len(shown)} of {total}; --limit shows more")
     elif not total:
-        terminal.say("no dead letters")
+        terminal.say("no dead letters" if resolved else "no open dead letters")
+    if settled and not resolved:
+        terminal.say(f"{settled} more were redriven or discarded; --all shows them")
     if shown and not as_json:
         terminal.say("whisperx-jobs dead-letters show PARTITION OFFSET shows one of them whole")
 
 
-def newest(records: Iterator[Received], code: str | None, limit: int) -> tuple[Sequence[DeadLetter], int]:
+def _newest_there(
+    connection: Connection, wanted: Wanted, limit: int, *, resolved: bool
+) -> tuple[list[DeadLetter], int, int]:
+    """The newest of them, how many there are, and how many are settled. Read twice: see Survey."""
+    with wanted.tail(connection) as tail:
+        survey = Survey.of(tail.read_to_end())
+    settled = 0
+
+    def chosen() -> Iterable[DeadLetter]:
+        nonlocal settled
+        with wanted.tail(connection) as tail:
+            for record, resolution in survey.letters(tail.read_to_end()):
+                if wanted.fits(record, connection.codec):
+                    settled += resolution is not None
+                    if resolved or resolution is None:
+                        yield DeadLetter.of(record, resolution)
+
+    shown, total = newest(chosen(), limit)
+    return shown, total, settled
+
+
+def newest(letters: Iterable[DeadLetter], limit: int) -> tuple[list[DeadLetter], int]:
     """The newest `limit` in the order of time, and how many there are; memory holds `limit` of them."""
     kept: list[DeadLetter] = []
     total = 0
-    for record in records:
-        letter = DeadLetter.of(record)
-        if code is None or letter.code == code:
-            total += 1
-            heapq.heappush(kept, letter)
-            if len(kept) > limit:
-                heapq.heappop(kept)
+    for total, letter in enumerate(letters, 1):  # noqa: B007 - the count is what we are after
+        heapq.heappush(kept, letter)
+        if len(kept) > limit:
+            heapq.heappop(kept)
     return sorted(kept), total
 
 
 def show_dead_letter(connection: Connection, terminal: Terminal, partition: int, offset: int) -> None:
-    """Print headers, key and bytes, escaped."""
+    """Print headers, key, bytes (escaped), and what became of it."""
+    wanted = Wanted(position=Position(partition, offset))
     record = _record(connection, partition, offset)
     for name, value in record.headers:
         terminal.data(f"{printable(name)}: {escaped(value)}")
     terminal.data(f"key: {escaped(record.key) if record.key is not None else '(none)'}")
     terminal.data("")
     terminal.data(escaped(record.value) if record.value is not None else "(no value)")
+    with wanted.tail(connection) as tail:
+        resolution = Survey.of(tail.read_to_end()).resolutions.get(Position(partition, offset))
+    terminal.say(printable(words_of(resolution)) if resolution else "open: neither redriven nor discarded")
 
 
 def write_dead_letter(connection: Connection, target: BinaryIO, partition: int, offset: int) -> None:
@@ -109,8 +99,13 @@ def write_dead_letter(connection: Connection, target: BinaryIO, partition: int, 
 def _record(connection: Connection, partition: int, offset: int) -> Received:
     topic = connection.topic(Topic.DEAD_LETTERS)
     record = record_at(connection.settings.kafka, topic, partition, offset)
-    if record is None:
-        raise NotFound(f"{topic} has no record at {partition} {offset}; `whisperx-jobs dead-letters list` shows them")
+    if record is None or form.is_resolution(record):
+        what = "no record" if record is None else f"the resolution of {form.text_of(record, form.RESOLVES)}"
+        raise NotFound(
+            printable(
+                f"{topic} has {what} at {partition} {offset}; `whisperx-jobs dead-letters list` shows the letters"
+            )
+        )
     return record
 
 
@@ -127,7 +122,3 @@ _SHORT = {0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t", 0x5C: "\\\\"}
 
 def _escape(byte: int) -> str:
     return _SHORT.get(byte, f"\\x{byte:02x}")
-
-
-def _iso(timestamp_ms: int) -> str:
-    return datetime.fromtimestamp(timestamp_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -14,7 +14,7 @@ from consumer.errors import (
     WhisperXError,
 )
 from consumer.events import JobStatus
-from producer_tools.faults import ChangedFile, DamagedResult, NotFound, WrongUsage
+from producer_tools.faults import ChangedFile, DamagedResult, NotFound, Overtaken, WrongUsage
 
 
 class Exit(IntEnum):
@@ -27,6 +27,7 @@ class Exit(IntEnum):
     JOB_CANCELLED = 6
     TIMED_OUT = 7
     DAMAGED = 8
+    OVERTAKEN = 9
     BUG = 70
     MISCONFIGURED = 78
     INTERRUPTED = 130
@@ -43,6 +44,7 @@ MEANINGS = {
     Exit.JOB_CANCELLED: "no job failed, and one was cancelled",
     Exit.TIMED_OUT: "--timeout was over before all jobs ended; they go on",
     Exit.DAMAGED: "the stored bytes are not those that the manifest promises, or a file changed under our hands",
+    Exit.OVERTAKEN: "another redrive or discard began and goes on; this one stopped",
     Exit.BUG: "a fault of this program; the trace is on stderr",
     Exit.MISCONFIGURED: "settings or credentials are wrong",
     Exit.INTERRUPTED: "interrupted by Ctrl-C; jobs that were sent go on",
@@ -52,6 +54,7 @@ MEANINGS = {
 _OF_ERRORS: tuple[tuple[tuple[type[WhisperXError], ...], Exit], ...] = (
     ((NotFound, MissingObject, MissingBucket), Exit.NOT_FOUND),
     ((DamagedResult, ChangedFile), Exit.DAMAGED),
+    ((Overtaken,), Exit.OVERTAKEN),
     ((Misconfigured, AccessDenied), Exit.MISCONFIGURED),
     ((Unavailable,), Exit.UNAVAILABLE),
     ((WrongUsage, WhisperXError), Exit.USAGE),

@@ -27,3 +27,9 @@ class ChangedFile(WhisperXError):
     """The file was written to while it was uploaded."""
 
     code = "FILE_CHANGED"
+
+
+class Overtaken(WhisperXError):
+    """Somebody else has begun the same work, and goes on with it."""
+
+    code = "OVERTAKEN"

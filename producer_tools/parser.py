@@ -144,29 +144,91 @@ def _cancel(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _dead_letters(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser = commands.add_parser(
-        "dead-letters", help="look at events that could not be read", description="Look at the dead-letter topic."
+        "dead-letters",
+        help="look at events that could not be read, and settle them",
+        description="Look at the dead-letter topic, send originals again, or set them aside.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
     listing = actions.add_parser(
         "list",
         parents=[shared],
         help="list them",
-        description="List dead letters, the oldest first. On stdout with tabs between: partition, offset, time, code, "
-        "position of the original, message.",
+        description="List dead letters that are open, the oldest first. On stdout with tabs between: partition, "
+        "offset, time, code,\nposition of the original, message, how often it was redriven before, what became of it.",
     )
     listing.add_argument("--code", metavar="CODE", help="only those with this code, such as EVENT_UNREADABLE")
     listing.add_argument("--limit", type=_counting, default=50, metavar="N", help="the newest N (default: %(default)s)")
+    listing.add_argument("--all", action="store_true", help="also those that were redriven or discarded")
     listing.add_argument("--json", action="store_true", help="one JSON object per line")
     _since(listing, "365d")
     show = actions.add_parser(
         "show",
         parents=[shared],
         help="show one of them whole",
-        description="Show headers, key and original bytes of one dead letter, escaped so that every byte can be seen.",
+        description="Show headers, key and original bytes of one dead letter, escaped so that every byte can be seen.\n"
+        "On stderr what became of it.",
     )
     show.add_argument("partition", type=_natural, metavar="PARTITION")
     show.add_argument("offset", type=_natural, metavar="OFFSET")
     show.add_argument("--raw", action="store_true", help="write the original bytes, and nothing else")
+    _redrive(actions, shared)
+    _discard(actions, shared)
+
+
+def _redrive(actions: Any, shared: argparse.ArgumentParser) -> None:
+    parser = actions.add_parser(
+        "redrive",
+        parents=[shared],
+        help="send originals again, to the topics that they came from",
+        description=f"""\
+Send the originals of open dead letters again, as they were, to the topics that they came from.
+{_SETTLING}
+
+A letter with EVENT_UNREADABLE, EVENT_INVALID or JOB_CONFLICT would be parked again at once, so it is refused. With
+--force it is sent: that is useful after an update to a version that can read it. Else let the sender correct the
+event and send it again, or submit the recording under a new job id; then discard the letter.
+
+An original that fails again comes back as a new dead letter, and the list counts how often it was redriven.""",
+    )
+    _settling(parser)
+    parser.add_argument("--force", action="store_true", help="send also what failed for a reason that stays")
+
+
+def _discard(actions: Any, shared: argparse.ArgumentParser) -> None:
+    parser = actions.add_parser(
+        "discard",
+        parents=[shared],
+        help="write down that nothing more is to be done with them",
+        description=f"""\
+Write down that nothing more is to be done with open dead letters: the list leaves them out from then on.
+{_SETTLING}
+
+Nothing is deleted: `list --all` and `show` still know them until the topic's retention is over.""",
+    )
+    _settling(parser)
+
+
+_SETTLING = """\
+Without --execute it only says what would be done. On stdout one line per letter: what is done with it, then what `list`
+shows. Letters that are redriven or discarded already are passed by. Each letter is one transaction, so the command
+may be interrupted or killed at any time: the same command again does only the rest. A second call in the same
+installation stops the first one."""
+
+
+def _settling(parser: argparse.ArgumentParser) -> None:
+    """Which letters, and how."""
+    parser.add_argument("partition", nargs="?", type=_natural, metavar="PARTITION", help="one letter, as listed")
+    parser.add_argument("offset", nargs="?", type=_natural, metavar="OFFSET")
+    parser.add_argument("--code", metavar="CODE", help="those with this code, such as WORKER_KILLED")
+    parser.add_argument("--job", metavar="JOB", help="those whose bytes or key name this job id")
+    parser.add_argument("--topic", metavar="TOPIC", help="those whose originals were on this topic, such as jobs")
+    parser.add_argument("--since", metavar="TIME", help="those parked since: 24h, 7d, or 2024-05-01T12:00Z")
+    parser.add_argument("--until", metavar="TIME", help="those parked before: the same forms")
+    parser.add_argument("--rate", type=_rate, metavar="N", help="at most N per second (default: no limit)")
+    parser.add_argument("--by", metavar="NAME", help="who settles them (default: your login name)")
+    execution = parser.add_mutually_exclusive_group()
+    execution.add_argument("--execute", action="store_true", help="do it")
+    execution.add_argument("--dry-run", action="store_true", help="only say what would be done; the default")
 
 
 def _since(parser: argparse.ArgumentParser, default: str) -> None:
@@ -194,3 +256,14 @@ def _counting(text: str) -> int:
     if _natural(text) == 0:
         raise argparse.ArgumentTypeError("counted from 1")
     return int(text)
+
+
+def _rate(text: str) -> float:
+    """Above 0, such as 0.5."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return rate

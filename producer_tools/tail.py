@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -36,17 +36,15 @@ class Tail:
     """
 
     def __init__(self, settings: KafkaSettings, starts: Callable[[Consumer], list[TopicPartition]]) -> None:
-        config = consumer_config(settings, f"{settings.group_prefix}tools")
-        # Assigned by hand, the group is only a name that librdkafka asks for.
-        config |= {"group.protocol": "classic", "queued.min.messages": 1_000, "enable.partition.eof": True}
-        config.pop("partition.assignment.strategy", None)
-        self._consumer = Consumer(config, logger=logging.getLogger("librdkafka"))
+        self._settings = settings
+        self._consumer = _consumer(settings, {"queued.min.messages": 1_000, "enable.partition.eof": True})
         try:
             assigned = starts(self._consumer)
         except BaseException:
             self.close()
             raise
         self._unread = {_name(one) for one in assigned}
+        self._must_reach: dict[tuple[str, int], int] = {}
         self._consumer.assign(assigned)
 
     @classmethod
@@ -81,10 +79,22 @@ class Tail:
         if error is None:
             return received(message)
         if error.code() == KafkaError._PARTITION_EOF:
-            self._unread.discard((message.topic() or "", message.partition() or 0))
+            self._reached((message.topic() or "", message.partition() or 0), message.offset() or 0)
         else:
             _raise_if_hopeless(error)
         return None
+
+    def _reached(self, partition: tuple[str, int], offset: int) -> None:
+        if offset >= self._must_reach.get(partition, 0):
+            self._unread.discard(partition)
+
+    def await_undecided(self) -> Self:
+        """Be caught up only behind the transactions that are open now: what they hold is decided first.
+
+        Without this the end of a partition is where its oldest open transaction begins. Call it before reading.
+        """
+        self._must_reach = _ends_with_undecided(self._settings, self._unread)
+        return self
 
     def read_to_end(self, silence_s: float = 30.0) -> Iterator[Received]:
         """What is there now. Raises BrokerUnavailable when nothing comes for `silence_s` seconds."""
@@ -110,6 +120,13 @@ def record_at(settings: KafkaSettings, topic: str, partition: int, offset: int) 
     return None
 
 
+def _consumer(settings: KafkaSettings, more: dict[str, Any]) -> Consumer:
+    """Assigned by hand, the group is only a name that librdkafka asks for."""
+    config = consumer_config(settings, f"{settings.group_prefix}tools") | {"group.protocol": "classic"} | more
+    config.pop("partition.assignment.strategy", None)
+    return Consumer(config, logger=logging.getLogger("librdkafka"))
+
+
 def _partitions(consumer: Consumer, topics: Sequence[str]) -> list[TopicPartition]:
     return [TopicPartition(topic, one) for topic in topics for one in partitions_of(consumer, topic)]
 
@@ -129,6 +146,15 @@ def _starts(consumer: Consumer, partitions: Sequence[TopicPartition], since_ms: 
     untold = {_name(one) for one in _offsets_at(consumer, at_end, FROM_THE_START_MS) if one.offset == OFFSET_END}
     starts = {_name(one): ends[_name(one)] if one.offset == OFFSET_END else one.offset for one in found}
     return [_at(one, OFFSET_BEGINNING if _name(one) in untold else starts[_name(one)]) for one in partitions]
+
+
+def _ends_with_undecided(settings: KafkaSettings, partitions: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Where the partitions end for a reader who does not wait for the end of transactions."""
+    asker = _consumer(settings, {"isolation.level": "read_uncommitted"})
+    try:
+        return {(topic, number): _end(asker, TopicPartition(topic, number)) for topic, number in partitions}
+    finally:
+        bounded(asker.close, CLOSE_TIMEOUT_S)
 
 
 def _end(consumer: Consumer, partition: TopicPartition) -> int:
