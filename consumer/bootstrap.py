@@ -240,6 +240,7 @@ def coordinator_policy(settings: Settings) -> Policy:
         evict_after_s=chosen.evict_after_s,
         evict_failed_after_s=max(chosen.evict_after_s, _longest_retention_s(settings)),
         work_retention_s=settings.topics.work_retention_hours * 3600.0,
+        keep_work_on_failure=settings.results.keep_work_on_failure,
     )
 
 

@@ -74,6 +74,12 @@ class ConflictingJob(Rejected):
     code = "JOB_CONFLICT"
 
 
+class NothingToRetry(Rejected):
+    """A retry that means no run, or one that is open, has completed or was followed by another."""
+
+    code = "NOTHING_TO_RETRY"
+
+
 class UnknownModel(Rejected):
     """A model that is not on this installation's allow-list."""
 
@@ -200,6 +206,12 @@ class BrokerUnavailable(DependencyAway):
     code = "BROKER_UNAVAILABLE"
 
 
+class RefusedCredentials(DependencyAway):
+    """The store does not take our keys, whatever is asked for: they are wrong, have expired or were withdrawn."""
+
+    code = "CREDENTIALS_REFUSED"
+
+
 class RegistryUnavailable(DependencyAway):
     code = "REGISTRY_UNAVAILABLE"
 
@@ -229,6 +241,12 @@ class Cancelled(Stopped):
     """The job was cancelled."""
 
     code = "CANCELLED"
+
+
+class Superseded(Stopped):
+    """A forced run of the same job took its place."""
+
+    code = "SUPERSEDED"
 
 
 class Abandoned(Stopped):

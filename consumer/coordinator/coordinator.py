@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from consumer.coordinator import machine, scheduler
+from consumer.coordinator import leftovers, machine, runs, scheduler
 from consumer.coordinator.policy import Command, Park, Policy, Send
 from consumer.coordinator.state import JobState, Status
+from consumer.coordinator.steps import Step, audit, audit_line, instant
 from consumer.core.layout import Topic
 from consumer.core.progress import eta_s, fraction
-from consumer.errors import ConflictingJob, DeadlinePassed, JobTooOld, UnknownModel
-from consumer.events import Event, JobProgress, JobRequested, JobStatus, Priority, Problem, RecordingRef, Stage
-from consumer.work import ChunkWork, JobReceived, PlanWork
+from consumer.errors import ConflictingJob, DeadlinePassed, JobTooOld, NothingToRetry, Superseded, UnknownModel
+from consumer.events import Event, JobProgress, JobStatus, Priority, Problem, RecordingRef, Stage
+from consumer.work import ChunkWork, JobReceived, PlanWork, RetryRequested
 
 LANES = {
     Priority.HIGH: Topic.CHUNK_WORK_HIGH,
@@ -84,6 +85,9 @@ class Coordinator:
         if isinstance(event, JobReceived):
             self._receive(event, now_s, past or Past())
             return
+        if isinstance(event, RetryRequested):
+            self._retry(event, now_s)
+            return
         state = self._jobs.get(str(getattr(event, "job_id", "")))
         if state is None:
             return
@@ -124,37 +128,51 @@ class Coordinator:
     def _receive(self, event: JobReceived, now_s: float, past: Past) -> None:
         """A new run, or a duplicate of one (nothing happens), or a conflict (the event is parked)."""
         state = self._jobs.get(event.job_id)
+        if state is not None and runs.is_known(state, event):
+            return
         digest = state.request_digest if state else past.request_digest
-        if digest is None:
-            self._start(event, now_s, past.last_run + 1)
+        if event.request.force and state is not None:
+            self._supersede(state, event, now_s)
+        elif event.request.force or digest is None:
+            self._start(runs.requested(event, past.last_run + 1, self._policy), "job_accepted", now_s)
         elif digest != event.request_digest:
             self._commands.append(Park(event.original, _conflict(event.job_id)))
 
-    def _start(self, event: JobReceived, now_s: float, run: int) -> None:
+    def _supersede(self, state: JobState, event: JobReceived, now_s: float) -> None:
+        """A forced run: the run before it ends with a terminal event of its own, in the same transaction."""
+        if state.is_open:
+            self._apply(machine.finish(state, JobStatus.CANCELLED, now_s, error=_superseded(state, event)))
+            self._tell_progress(state.job_id, None, now_s)
+        forced = runs.requested(event, state.run + 1, self._policy)
+        self._follow(self._jobs[state.job_id], forced, "job_forced", now_s)
+
+    def _retry(self, event: RetryRequested, now_s: float) -> None:
+        """A new run after one that has failed, was cancelled, or has gaps; else a line in the audit trail."""
+        state = self._jobs.get(event.job_id)
+        actor = event.requested_by or "intake"
+        if state is not None and runs.can_be_retried(state, event):
+            self._follow(state, runs.retried(state, event, self._policy), "job_retried", now_s, actor)
+            return
+        run = state.run if state else event.run or 1
+        line = audit_line(event.job_id, run, actor, "job_retried", event.job_id, now_s, NothingToRetry.code)
+        self._commands.append(Send(Topic.AUDIT, line))
+
+    def _follow(self, previous: JobState, state: JobState, action: str, now_s: float, actor: str | None = None) -> None:
+        step = runs.following(previous, state)
+        self._commands.extend(step.commands)
+        self._start(step.state, action, now_s, actor)
+
+    def _start(self, state: JobState, action: str, now_s: float, actor: str | None = None) -> None:
         self._admitted += 1
-        state = JobState(
-            job_id=event.job_id,
-            run=run,
-            request=self._with_defaults(event),
-            request_digest=event.request_digest,
-            traceparent=event.traceparent,
-            received_at_s=event.received_at.timestamp(),
-            admitted_as=self._admitted,
-        )
-        refusal = event.refusal or self._refusal(state, now_s)
+        state = state.changed(admitted_as=self._admitted)
+        refusal = state.refusal or self._refusal(state, now_s)
         if refusal is not None:
             self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=refusal))
             return
         target = f"{state.request.recording.bucket}/{state.request.recording.key}"
-        actor = state.request.submitted_by or "intake"
-        self._apply(machine.Step(state, (machine.audit(state, actor, "job_accepted", target, now_s),)))
-
-    def _with_defaults(self, event: JobReceived) -> JobRequested:
-        """The request as it will be run and echoed: defaults filled in."""
-        options = event.request.options
-        vad = options.vad.model_copy(update={"policy": options.vad.policy or self._policy.vad_policy})
-        filled = options.model_copy(update={"model": options.model or self._policy.models[0], "vad": vad})
-        return event.request.model_copy(update={"job_id": event.job_id, "options": filled})
+        self._apply(
+            Step(state, (audit(state, actor or state.request.submitted_by or "intake", action, target, now_s),))
+        )
 
     def _refusal(self, state: JobState, now_s: float) -> Problem | None:
         model = state.request.options.model
@@ -174,16 +192,19 @@ class Coordinator:
         return Problem(
             code=JobTooOld.code,
             message=f"the request is {now_s - state.received_at_s:.0f} s old and without a result, longer than work "
-            f"events are kept ({self._policy.work_retention_s:.0f} s); send it again under a new job_id",
+            f"events are kept ({self._policy.work_retention_s:.0f} s); retry the job",
             stage="coordinate",
         )
 
-    def _apply(self, step: machine.Step) -> None:
+    def _apply(self, step: Step) -> None:
         self._jobs[step.state.job_id] = step.state
         self._touched.add(step.state.job_id)
         self._commands.extend(step.commands)
 
     def _tick_job(self, state: JobState, now_s: float) -> None:
+        if _due(leftovers.due_at_s(state), now_s):
+            self._apply(leftovers.ask(state, now_s))
+            state = self._jobs[state.job_id]
         if state.is_open and self._overdue(state, now_s):
             self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=_too_late(state)))
         elif state.is_open and self._is_expired(state, now_s):
@@ -202,12 +223,13 @@ class Coordinator:
         if state.expires_at_s is not None:
             if now_s >= state.expires_at_s:
                 self._apply(machine.expire(state))
-        elif now_s - (state.finished_at_s or 0.0) > self._kept_s(state):
+        elif not state.leftovers and now_s - (state.finished_at_s or 0.0) > self._kept_s(state):
             self._evict(state.job_id)
 
     def _kept_s(self, state: JobState) -> float:
-        has_manifest = state.outcome in (JobStatus.COMPLETED, JobStatus.PARTIAL)
-        return self._policy.evict_after_s if has_manifest else self._policy.evict_failed_after_s
+        """A manifest tells a late duplicate of its request, but not one that asks for a run by force."""
+        is_enough = state.outcome in machine.RESULTS and not state.request.force
+        return self._policy.evict_after_s if is_enough else self._policy.evict_failed_after_s
 
     def _evict(self, job_id: str) -> None:
         del self._jobs[job_id]
@@ -239,9 +261,10 @@ class Coordinator:
             attempt=asked.plan_attempt,
             recording=pinned,
             options=state.request.options,
+            work_run=state.work_run,
             traceparent=state.traceparent,
         )
-        self._apply(machine.Step(asked, (Send(Topic.PLAN_WORK, work, state.traceparent),)))
+        self._apply(Step(asked, (Send(Topic.PLAN_WORK, work, state.traceparent),)))
 
     def _release(self, release: scheduler.Release, now_s: float) -> None:
         state = self._jobs[release.job_id]
@@ -254,6 +277,7 @@ class Coordinator:
             audio_s=_typical_chunk_s(state),
             options=options,
             language=state.language if options.language == "auto" else options.language,
+            work_run=state.work_run,
             traceparent=state.traceparent,
         )
         sent = state.changed(
@@ -262,7 +286,7 @@ class Coordinator:
             next_chunk=max(state.next_chunk, release.chunk_index + 1),
             first_release_at_s=state.first_release_at_s or now_s,
         )
-        self._apply(machine.Step(sent, (Send(LANES[state.request.priority], work, state.traceparent),)))
+        self._apply(Step(sent, (Send(LANES[state.request.priority], work, state.traceparent),)))
 
     # ── progress out ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -275,9 +299,7 @@ class Coordinator:
         if same_stage and (share == state.fraction or too_soon):
             return
         told = state.changed(sequence=state.sequence + 1, fraction=share, progress_at_s=now_s, stage_told=stage)
-        self._apply(
-            machine.Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s), told.traceparent),))
-        )
+        self._apply(Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s), told.traceparent),)))
 
 
 def _progress(state: JobState, stage: Stage, position: int | None, now_s: float) -> JobProgress:
@@ -301,12 +323,12 @@ def _progress(state: JobState, stage: Stage, position: int | None, now_s: float)
         if state.is_open
         else None,
         queue_position=position,
-        emitted_at=machine.instant(now_s),
+        emitted_at=instant(now_s),
     )
 
 
 def _share(state: JobState) -> float:
-    if state.outcome in (JobStatus.COMPLETED, JobStatus.PARTIAL):
+    if state.outcome in machine.RESULTS:
         return 1.0
     total = _total_s(state)
     planned = 1.0 if state.chunks_total is not None else state.planned_s / total if total else 0.0
@@ -344,6 +366,15 @@ def _conflict(job_id: str) -> Problem:
         code=ConflictingJob.code,
         message=f"job {job_id} is known with another recording or other options; "
         "send the request under a new job_id, or exactly as before",
+        stage="coordinate",
+    )
+
+
+def _superseded(state: JobState, event: JobReceived) -> Problem:
+    by = f" by {event.request.submitted_by}" if event.request.submitted_by else ""
+    return Problem(
+        code=Superseded.code,
+        message=f"run {state.run} gave way to run {state.run + 1}, which was forced{by}; read the result of that run",
         stage="coordinate",
     )
 

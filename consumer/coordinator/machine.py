@@ -8,15 +8,16 @@ docs/architecture.md is drawn from this table.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import NamedTuple, TypeAlias, cast
+from typing import TypeAlias, cast
 
-from consumer.coordinator.policy import Command, Policy, Send
+from consumer.coordinator import leftovers
+from consumer.coordinator.policy import Policy, Send
 from consumer.coordinator.state import WITH_CHUNKS, JobState, Retry, Status
+from consumer.coordinator.steps import Step, audit, instant
 from consumer.core.layout import Topic
 from consumer.core.retries import next_try_at
 from consumer.errors import Cancelled, ChangedRecording, LostIntermediate
-from consumer.events import AuditRecorded, ChunkTranscribed, Event, JobFinished, JobStatus, Problem, RunTimings
+from consumer.events import ChunkTranscribed, Event, JobControl, JobFinished, JobStatus, Problem, RunTimings
 from consumer.work import (
     AssemblyFailed,
     AssemblyFinished,
@@ -32,16 +33,10 @@ from consumer.work import (
     PlanFailed,
     PlanFinished,
     PlanStarted,
-    RetryRequested,
 )
 
-
-class Step(NamedTuple):
-    """The next state and what goes out with it."""
-
-    state: JobState
-    commands: tuple[Command, ...] = ()
-
+RESULTS = frozenset({JobStatus.COMPLETED, JobStatus.PARTIAL})
+"""Ends with a transcript."""
 
 Handler: TypeAlias = Callable[[JobState, "Event", float, Policy], Step]
 
@@ -53,7 +48,7 @@ def advance(state: JobState, event: Event, now_s: float, policy: Policy) -> Step
     """
     handler = TABLE[state.status][type(event)]
     if getattr(event, "run", None) not in (None, state.run):
-        return Step(state)
+        return leftovers.answered(state, event, now_s, policy)
     return handler(state, event, now_s, policy)
 
 
@@ -73,7 +68,7 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
         return Step(state)
     changed = Problem(
         code=ChangedRecording.code,
-        message=f"{target} was overwritten while it was being planned; send the job again under a new job_id",
+        message=f"{target} was overwritten while it was being planned; retry the job",
         stage="plan",
     )
     return finish(state, JobStatus.FAILED, now_s, error=changed)
@@ -115,7 +110,8 @@ def _plan_failed(state: JobState, event: Event, now_s: float, policy: Policy) ->
         return Step(state)
     due = next_try_at(now_s, state.plan_attempt, policy.plan, f"{state.job_id}/plan") if event.error.retryable else None
     if due is None:
-        return finish(state, _ending(event.error), now_s, error=event.error)
+        answered = state.changed(plan_due_at_s=now_s)  # no planner is left that would have to be stopped
+        return finish(answered, _ending(event.error), now_s, error=event.error)
     return Step(state.changed(plan_due_at_s=due))
 
 
@@ -162,11 +158,11 @@ def _chunk_skipped(state: JobState, event: Event, now_s: float, policy: Policy) 
         return Step(state)
     if event.reason == "cancelled":
         error = Problem(code=Cancelled.code, message=f"job {state.job_id} was cancelled", stage="transcribe")
-        return finish(state, JobStatus.CANCELLED, now_s, error=error)
+        return finish(_without(state, event.chunk_index), JobStatus.CANCELLED, now_s, error=error)
     lost = Problem(
         code=LostIntermediate.code,
         message=f"the audio of chunk {event.chunk_index} is gone from the work bucket before it was transcribed; "
-        "check the bucket's lifecycle rules and send the job again under a new job_id",
+        "check the bucket's lifecycle rules and retry the job",
         stage="transcribe",
         chunk_index=event.chunk_index,
     )
@@ -198,7 +194,7 @@ def _give_up(state: JobState, index: int, error: Problem, now_s: float, policy: 
     """A chunk that failed for good fails the job, or leaves a gap, as the job asked."""
     located = error.model_copy(update={"chunk_index": index, "stage": "transcribe"})
     if state.request.options.on_chunk_failure == "fail":
-        return finish(state, JobStatus.FAILED, now_s, error=located)
+        return finish(_without(state, index), JobStatus.FAILED, now_s, error=located)
     left = _without(state, index).warn(located)
     gap = left.changed(failed=tuple(sorted({*state.failed, index})), chunk_error=state.chunk_error or located)
     return _assemble_when_complete(gap, now_s, policy)
@@ -239,6 +235,7 @@ def ask_for_assembly(state: JobState) -> Step:
         metadata=state.request.metadata,
         warnings=state.warnings,
         traceparent=state.traceparent,
+        work_run=state.work_run,
     )
     return Step(asked, (Send(Topic.ASSEMBLY_WORK, work, state.traceparent),))
 
@@ -256,7 +253,8 @@ def _assembly_failed(state: JobState, event: Event, now_s: float, policy: Policy
     name = f"{state.job_id}/assembly"
     due = next_try_at(now_s, event.attempt, policy.assembly, name) if event.error.retryable else None
     if due is None:
-        return finish(state, _ending(event.error), now_s, error=event.error)
+        answered = state.changed(assembly_due_at_s=now_s)
+        return finish(answered, _ending(event.error), now_s, error=event.error)
     return Step(state.changed(assembly_due_at_s=due))
 
 
@@ -285,6 +283,7 @@ def finish(
     ended = state.changed(
         status=Status.FINISHED,
         outcome=status,
+        error_code=error.code if error else None,
         finished_at_s=now_s,
         in_flight={},
         retries={},
@@ -294,10 +293,26 @@ def finish(
     )
     terminal = Send(Topic.RESULTS, _terminal_event(ended, status, now_s, result, error), state.traceparent)
     noted = audit(state, "coordinate", "job_finished", state.job_id, now_s, outcome=error.code if error else "ok")
-    if state.plan_epoch == 0:
+    if state.plan_epoch == 0 and state.work_run is None:
         return Step(ended.changed(status=Status.CLEANED), (terminal, noted))
     cleaning = ask_for_cleanup(ended)
-    return Step(cleaning.state, (terminal, noted, *cleaning.commands))
+    return Step(cleaning.state, (terminal, noted, *cleaning.commands, *_stop_workers(state, status)))
+
+
+def _stop_workers(state: JobState, status: JobStatus) -> tuple[Send, ...]:
+    """Whoever still works for a run that has ended early leaves it: GPUs are free for other jobs at once."""
+    plan_is_out = state.status is Status.PLANNING and state.plan_due_at_s is None
+    assembly_is_out = state.status is Status.ASSEMBLING and state.assembly_due_at_s is None
+    if status in RESULTS or not (state.in_flight or plan_is_out or assembly_is_out):
+        return ()
+    control = JobControl(
+        job_id=state.job_id,
+        action="cancel",
+        run=state.run,
+        reason=f"run {state.run} has ended as {status.value}",
+        requested_by="coordinate",
+    )
+    return (Send(Topic.CONTROL, control, state.traceparent),)
 
 
 def _terminal_event(
@@ -351,6 +366,7 @@ def ask_for_cleanup(state: JobState) -> Step:
         attempt=asked.cleanup_attempt,
         status=state.outcome,
         results=state.status is Status.EXPIRING,
+        work_run=state.work_run,
     )
     return Step(asked, (Send(Topic.CLEANUP_WORK, work, state.traceparent),))
 
@@ -391,24 +407,6 @@ def _stale(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
     return Step(state)
 
 
-def audit(state: JobState, actor: str, action: str, target: str, now_s: float, outcome: str = "ok") -> Send:
-    """One line of the audit trail."""
-    event = AuditRecorded(
-        job_id=state.job_id,
-        run=state.run,
-        actor=actor,
-        action=action,
-        target=target,
-        outcome=outcome,
-        happened_at=instant(now_s),
-    )
-    return Send(Topic.AUDIT, event, state.traceparent)
-
-
-def instant(now_s: float) -> datetime:
-    return datetime.fromtimestamp(now_s, UTC)
-
-
 # ── the table ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _Row: TypeAlias = dict[type[Event], Handler]
@@ -427,7 +425,6 @@ _ALL_STALE: _Row = {
     CleanupFinished: _stale,
     CleanupFailed: _stale,
     CancelRequested: _stale,
-    RetryRequested: _stale,
 }
 
 _CHUNKS: _Row = {

@@ -27,6 +27,8 @@ class Policy:
     evict_failed_after_s: float
     """Runs without a manifest: only the state can tell a late duplicate, so it stays as long as requests do."""
     work_retention_s: float
+    keep_work_on_failure: bool
+    """Whether cleanup keeps the work of failed runs: then a retry goes on with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,28 @@ class Retry(BaseModel):
     due_at_s: float
 
 
+class Leftover(BaseModel):
+    """Something that an earlier run of the job left and that is to be removed; see `leftovers`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: int
+    status: JobStatus
+    """How that run ended."""
+    results: bool = False
+    """Its result files; else its work."""
+    work_run: int | None = None
+    attempt: int = 0
+    """How often it was asked for."""
+    due_at_s: float | None = None
+    """When to ask (again); None while the answer is awaited."""
+
+    def changed(self, **fields: Any) -> Leftover:
+        return self.model_copy(update=fields)
+
+
 class JobState(BaseModel):
-    """One run. Instants are seconds since 1970 (`_at_s`); `done` is a bitmap in hexadecimal."""
+    """The newest run of a job. Instants are seconds since 1970 (`_at_s`); `done` is a bitmap in hexadecimal."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
@@ -56,10 +76,19 @@ class JobState(BaseModel):
     status: Status = Status.WAITING
     request: JobRequested
     request_digest: str
+    refusal: Problem | None = None
+    """What intake had against the request: then its options are not what was asked for."""
     traceparent: str | None = None
     received_at_s: float
     admitted_as: int = 0
     """Order of admission within the partition: smaller is older."""
+
+    # the runs before
+    work_run: int | None = None
+    """The run in whose work folder this one goes on; None: its own."""
+    origins: tuple[str, ...] = ()
+    """The last sendings that started a run, or would have."""
+    leftovers: tuple[Leftover, ...] = ()
 
     # the plan
     plan_epoch: int = 0
@@ -98,6 +127,8 @@ class JobState(BaseModel):
     cleanup_attempt: int = 0
     cleanup_due_at_s: float | None = None
     outcome: JobStatus | None = None
+    error_code: str | None = None
+    """Why it failed or was cancelled."""
     finished_at_s: float | None = None
     expired: bool = False
     """The result files are removed."""

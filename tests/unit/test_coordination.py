@@ -143,7 +143,7 @@ def test_failed_and_doubtful_transactions_change_neither_results_nor_partials() 
 def test_a_conflicting_request_becomes_a_dead_letter_with_its_bytes() -> None:
     cluster = Cluster()
     coordinator, _ = cluster.coordinator()
-    cluster.tell(requested("job"), requested("job", key="other.wav"))
+    cluster.tell(requested("job"), requested("job", key="other.wav", offset=1))
     cluster.turn(coordinator)
     (letter,) = cluster.broker.records(PREFIX + Topic.DEAD_LETTERS)
     assert letter.value == b"{}"
@@ -222,7 +222,7 @@ def test_a_lost_partition_takes_its_jobs_out_of_the_numbers() -> None:
 def test_a_duplicate_is_counted_and_a_conflict_is_none() -> None:
     cluster = Cluster(known={"old": Past(1, requested("old").request_digest)})
     coordinator, _ = cluster.coordinator()
-    cluster.tell(requested("job"), requested("job"), requested("job", key="other.wav"), requested("old"))
+    cluster.tell(requested("job"), requested("job"), requested("job", key="other.wav", offset=1), requested("old"))
     cluster.turn(coordinator)
     assert cluster.value("duplicate_jobs_total") == 2
     assert cluster.value("dead_letters_total", code="JOB_CONFLICT") == 1

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.core.layout import Topic
 from consumer.events import JobProgress, JobStatus
-from tests.unit.coordinator.world import World, requested
+from consumer.work import CancelRequested, JobReceived, RetryRequested
+from tests.unit.coordinator.world import BROKEN, World, requested
 
 
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 7), min_size=1, max_size=4))
@@ -23,7 +25,7 @@ def test_each_run_ends_once_and_each_chunk_is_shown_once(seed: int, sizes: list[
 
     assert sorted(result.job_id for result in world.results()) == sorted(chunks)
     assert {result.status for result in world.results()} == {JobStatus.COMPLETED}
-    assert world.partials() == {(job_id, index): 1 for job_id, size in chunks.items() for index in range(size)}
+    assert world.partials() == {(job_id, 1, index): 1 for job_id, size in chunks.items() for index in range(size)}
     assert world.parked() == []
 
 
@@ -43,3 +45,25 @@ def test_cleanup_is_asked_for_only_with_the_result(seed: int, size: int) -> None
     world.play([requested("job")], {"job": size}, random.Random(seed))
     topics = [command.topic for command in world.published if hasattr(command, "topic")]
     assert topics.index(Topic.CLEANUP_WORK) > topics.index(Topic.RESULTS)
+
+
+@given(st.integers(0, 2**32), st.lists(st.sampled_from(["force", "again", "retry", "cancel"]), max_size=8))
+def test_each_of_many_runs_of_one_job_ends_once(seed: int, asked: list[str]) -> None:
+    world, chance = World(), random.Random(seed)
+    at = datetime.fromtimestamp(0, UTC)
+    refused = requested("job", force=True, offset=99).model_copy(update={"refusal": BROKEN})
+    wishes: dict[str, JobReceived | RetryRequested | CancelRequested] = {
+        "again": refused,
+        "retry": RetryRequested(job_id="job", run=chance.randint(1, 3), requested_at=at),
+        "cancel": CancelRequested(job_id="job", requested_at=at),
+    }
+    events = [wishes.get(wish) or requested("job", force=True, offset=number) for number, wish in enumerate(asked, 1)]
+
+    world.play([requested("job"), *events, *events], {"job": 2}, chance)
+
+    runs = [result.run for result in world.results()]
+    assert sorted(runs) == list(range(1, world.coordinator.jobs["job"].run + 1))
+    sendings = asked.count("force") + len({*asked} & {"again", "retry"})
+    assert len(runs) <= 1 + sendings  # each was sent twice
+    assert set(world.partials().values()) <= {1}
+    assert world.parked() == []

@@ -251,7 +251,7 @@ def test_the_same_request_twice_is_one_run() -> None:
 
 def test_the_same_id_with_another_recording_is_parked() -> None:
     world = World()
-    world.apply(requested("job"), requested("job", key="other.wav"))
+    world.apply(requested("job"), requested("job", key="other.wav", offset=1))
     assert [park.reason.code for park in world.parked()] == ["JOB_CONFLICT"]
     assert len(world.sent(Topic.PLAN_WORK)) == 1
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from consumer.coordinator.coordinator import Coordinator, Past
 from consumer.coordinator.policy import Command, Park, Policy, Send
@@ -28,6 +30,7 @@ from consumer.events import (
 from consumer.work import (
     AssemblyFinished,
     AssemblyWork,
+    CancelRequested,
     ChunkFailed,
     ChunkPlanned,
     ChunkWork,
@@ -38,6 +41,7 @@ from consumer.work import (
     PlanFinished,
     PlanStarted,
     PlanWork,
+    RetryRequested,
 )
 
 CHUNK_S = 60.0
@@ -54,6 +58,7 @@ POLICY = Policy(
     evict_after_s=1e9,
     evict_failed_after_s=1e9,
     work_retention_s=1e6,
+    keep_work_on_failure=True,
 )
 CHECK = ClaimCheck(bucket="b", key="k", size_bytes=1, sha256="0" * 64)
 AWAY = Problem(code="DECODER_CRASHED", message="m", retryable=True)
@@ -61,20 +66,28 @@ BROKEN = Problem(code="AUDIO_UNREADABLE", message="m", retryable=False)
 
 
 def requested(
-    job_id: str, *, options: JobOptions | None = None, priority: Priority = Priority.NORMAL, key: str = "a.wav"
+    job_id: str,
+    *,
+    options: JobOptions | None = None,
+    priority: Priority = Priority.NORMAL,
+    key: str = "a.wav",
+    force: bool = False,
+    offset: int = 0,
+    received_at_s: float = 0.0,
 ) -> JobReceived:
     request = JobRequested(
         job_id=job_id,
         recording=RecordingRef(bucket="bucket", key=key),
         options=options or JobOptions(language="en"),
         priority=priority,
+        force=force,
     )
     return JobReceived(
         job_id=job_id,
         request=request,
         request_digest=request_digest(request),
-        original=OriginalRecord(topic="jobs", partition=0, offset=0, timestamp_ms=0, value=b"{}"),
-        received_at=datetime.fromtimestamp(0, UTC),
+        original=OriginalRecord(topic="jobs", partition=0, offset=offset, timestamp_ms=0, value=b"{}"),
+        received_at=datetime.fromtimestamp(received_at_s, UTC),
     )
 
 
@@ -92,10 +105,10 @@ def facts(chunks: int) -> RecordingFacts:
     )
 
 
-def planned(job_id: str, index: int, *, epoch: int = 1, ready: bool = True) -> ChunkPlanned:
+def planned(job_id: str, index: int, *, epoch: int = 1, ready: bool = True, run: int = 1) -> ChunkPlanned:
     return ChunkPlanned(
         job_id=job_id,
-        run=1,
+        run=run,
         epoch=epoch,
         chunk_index=index,
         start_s=index * CHUNK_S,
@@ -107,20 +120,17 @@ def planned(job_id: str, index: int, *, epoch: int = 1, ready: bool = True) -> C
 
 def plan_answers(work: PlanWork, chunks: int) -> list[Event]:
     """What a planner announces for a recording of this many chunks."""
-    start = PlanStarted(
-        job_id=work.job_id, run=1, epoch=work.epoch, etag="e", size_bytes=1, duration_hint_s=CHUNK_S * chunks
-    )
-    announced = [planned(work.job_id, index, epoch=work.epoch) for index in range(chunks)]
-    end = PlanFinished(
-        job_id=work.job_id, run=1, epoch=work.epoch, chunks_total=chunks, recording=facts(chunks), plan_s=1.0
-    )
+    name: dict[str, Any] = {"job_id": work.job_id, "run": work.run, "epoch": work.epoch}
+    start = PlanStarted(**name, etag="e", size_bytes=1, duration_hint_s=CHUNK_S * chunks)
+    announced = [planned(work.job_id, index, epoch=work.epoch, run=work.run) for index in range(chunks)]
+    end = PlanFinished(**name, chunks_total=chunks, recording=facts(chunks), plan_s=1.0)
     return [start, *announced, end]
 
 
-def transcribed(job_id: str, index: int, language: str | None = "en") -> ChunkTranscribed:
+def transcribed(job_id: str, index: int, language: str | None = "en", run: int = 1) -> ChunkTranscribed:
     return ChunkTranscribed(
         job_id=job_id,
-        run=1,
+        run=run,
         chunk_index=index,
         start_s=index * CHUNK_S,
         end_s=(index + 1) * CHUNK_S,
@@ -130,11 +140,13 @@ def transcribed(job_id: str, index: int, language: str | None = "en") -> ChunkTr
 
 
 def chunk_failed(work: ChunkWork, error: Problem = AWAY) -> ChunkFailed:
-    return ChunkFailed(job_id=work.job_id, run=1, chunk_index=work.chunk_index, attempt=work.attempt, error=error)
+    return ChunkFailed(
+        job_id=work.job_id, run=work.run, chunk_index=work.chunk_index, attempt=work.attempt, error=error
+    )
 
 
 def assembled(work: AssemblyWork) -> AssemblyFinished:
-    return AssemblyFinished(job_id=work.job_id, run=1, manifest=CHECK, artifacts=())
+    return AssemblyFinished(job_id=work.job_id, run=work.run, manifest=CHECK, artifacts=())
 
 
 @dataclass
@@ -181,10 +193,18 @@ class World:
     def results(self) -> list[JobFinished]:
         return [event for event in self.sent(Topic.RESULTS) if isinstance(event, JobFinished)]
 
-    def partials(self) -> Counter[tuple[str, int]]:
-        return Counter((e.job_id, e.chunk_index) for e in self.sent(Topic.PARTIALS) if isinstance(e, ChunkTranscribed))
+    def partials(self) -> Counter[tuple[str, int, int]]:
+        """How often each chunk of each run was shown: (job, run, chunk)."""
+        return Counter(
+            (e.job_id, e.run, e.chunk_index) for e in self.sent(Topic.PARTIALS) if isinstance(e, ChunkTranscribed)
+        )
 
-    def play(self, requests: list[JobReceived], chunks: dict[str, int], chance: random.Random) -> None:
+    def play(
+        self,
+        requests: Sequence[JobReceived | RetryRequested | CancelRequested],
+        chunks: dict[str, int],
+        chance: random.Random,
+    ) -> None:
         """Run all jobs to their end with functions that repeat themselves, fail, and answer in any order.
 
         What one function says of one job stays in its order, as the records of one producer under one key do.
@@ -216,10 +236,10 @@ def _answers(event: Event, chunks: dict[str, int], chance: random.Random) -> lis
         case ChunkWork():
             if event.attempt == 1 and chance.random() < 0.2:
                 return [[chunk_failed(event)]] * repeats
-            return [[transcribed(event.job_id, event.chunk_index)]] * repeats
+            return [[transcribed(event.job_id, event.chunk_index, run=event.run)]] * repeats
         case AssemblyWork():
             return [[assembled(event)]] * repeats
         case CleanupWork():
-            return [[CleanupFinished(job_id=event.job_id, run=1, removed=1)]] * repeats
+            return [[CleanupFinished(job_id=event.job_id, run=event.run, removed=1, results=event.results)]] * repeats
         case _:
             return []
