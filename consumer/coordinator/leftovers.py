@@ -17,6 +17,10 @@ from consumer.work import CleanupFailed, CleanupFinished, CleanupWork
 MAX_LEFTOVERS = 16
 """Of more runs than these the oldest are cleaned up at once, so that the state stays small."""
 
+STRAGGLERS_S = 60.0
+"""After a run that ended early the cleanup is repeated once, so much later: a worker leaves its chunk between two
+batches, and what it was writing then has to go as well."""
+
 
 def inherited(previous: JobState, heir: JobState) -> Step:
     """The heir with what the runs before it left. Its own work folder is not among it."""
@@ -32,7 +36,10 @@ def _left_by(state: JobState) -> Iterator[Leftover]:
     one = Leftover(run=state.run, status=state.outcome, work_run=state.work_run)
     if state.status in (Status.FINISHED, Status.EXPIRING):
         yield one.changed(
-            results=state.status is Status.EXPIRING, attempt=state.cleanup_attempt, due_at_s=state.cleanup_due_at_s
+            results=state.status is Status.EXPIRING,
+            attempt=state.cleanup_attempt,
+            due_at_s=state.cleanup_due_at_s,
+            stragglers=state.stragglers,
         )
     if state.expires_at_s is not None and state.status is not Status.EXPIRING:
         yield one.changed(results=True, due_at_s=state.expires_at_s)
@@ -60,22 +67,23 @@ def answered(state: JobState, event: Event, now_s: float, policy: Policy) -> Ste
     if not isinstance(event, CleanupFinished | CleanupFailed):
         return Step(state)
     one = next((one for one in state.leftovers if (one.run, one.results) == (event.run, event.results)), None)
-    if one is None:
+    if one is None or one.due_at_s is not None:
         return Step(state)
     if isinstance(event, CleanupFinished):
-        return _gone(state, one, f"{event.removed} objects", "ok", now_s)
-    if event.attempt != one.attempt or one.due_at_s is not None:
+        again = (one.changed(stragglers=False, attempt=0, due_at_s=now_s + STRAGGLERS_S),) if one.stragglers else ()
+        return _done(state, one, f"{event.removed} objects", "ok", now_s, *again)
+    if event.attempt != one.attempt:
         return Step(state)
     due = next_try_at(now_s, one.attempt, policy.cleanup, f"{state.job_id}/{one.run}/cleanup")
     if due is None:
-        return _gone(state, one, state.job_id, event.error.code, now_s)
+        return _done(state, one, state.job_id, event.error.code, now_s)
     return Step(_replaced(state, one, one.changed(due_at_s=due)))
 
 
-def _gone(state: JobState, one: Leftover, target: str, outcome: str, now_s: float) -> Step:
+def _done(state: JobState, one: Leftover, target: str, outcome: str, now_s: float, *then: Leftover) -> Step:
     """Removed, or given up: then the bucket's lifecycle rules are the second net."""
     noted = audit(state, "cleanup", "data_removed", target, now_s, outcome, run=one.run)
-    return Step(_replaced(state, one), (noted,))
+    return Step(_replaced(state, one, *then), (noted,))
 
 
 def _replaced(state: JobState, old: Leftover, *new: Leftover) -> JobState:

@@ -295,8 +295,9 @@ def finish(
     noted = audit(state, "coordinate", "job_finished", state.job_id, now_s, outcome=error.code if error else "ok")
     if state.plan_epoch == 0 and state.work_run is None:
         return Step(ended.changed(status=Status.CLEANED), (terminal, noted))
-    cleaning = ask_for_cleanup(ended)
-    return Step(cleaning.state, (terminal, noted, *cleaning.commands, *_stop_workers(state, status)))
+    stop = _stop_workers(state, status)
+    cleaning = ask_for_cleanup(ended.changed(stragglers=bool(stop)))
+    return Step(cleaning.state, (terminal, noted, *cleaning.commands, *stop))
 
 
 def _stop_workers(state: JobState, status: JobStatus) -> tuple[Send, ...]:
@@ -373,9 +374,12 @@ def ask_for_cleanup(state: JobState) -> Step:
 
 def _cleanup_finished(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
     event = cast(CleanupFinished, event)
-    if event.results is not (state.status is Status.EXPIRING):
+    if event.results is not (state.status is Status.EXPIRING) or state.cleanup_due_at_s is not None:
         return Step(state)
     noted = audit(state, "cleanup", "data_removed", f"{event.removed} objects", now_s)
+    if state.stragglers:
+        due = now_s + leftovers.STRAGGLERS_S
+        return Step(state.changed(stragglers=False, cleanup_attempt=0, cleanup_due_at_s=due), (noted,))
     return Step(_cleaned(state), (noted,))
 
 

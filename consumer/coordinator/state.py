@@ -61,6 +61,8 @@ class Leftover(BaseModel):
     """How often it was asked for."""
     due_at_s: float | None = None
     """When to ask (again); None while the answer is awaited."""
+    stragglers: bool = False
+    """As in JobState."""
 
     def changed(self, **fields: Any) -> Leftover:
         return self.model_copy(update=fields)
@@ -126,6 +128,8 @@ class JobState(BaseModel):
     assembly_due_at_s: float | None = None
     cleanup_attempt: int = 0
     cleanup_due_at_s: float | None = None
+    stragglers: bool = False
+    """Work was out when the run ended: somebody may still be writing, so the cleanup is done twice."""
     outcome: JobStatus | None = None
     error_code: str | None = None
     """Why it failed or was cancelled."""

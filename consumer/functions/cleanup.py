@@ -15,6 +15,8 @@ BATCH = 1_000
 
 ENDED_FOR_GOOD = frozenset({JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.CANCELLED})
 
+WITHOUT_RESULT = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
+
 
 class CleanUp:
     """`CleanupWork` to `CleanupFinished`. The sender's recording is never touched.
@@ -31,7 +33,7 @@ class CleanUp:
 
     def __call__(self, work: CleanupWork, attempt: Attempt) -> CleanupFinished:  # noqa: ARG002
         # The attempt is not asked: a cancelled job is exactly one whose work must be removed.
-        removed = self._remove_results(work) if work.results else self._remove_work(work)
+        removed = self._remove_results(work) if work.results else self._remove_work(work) + self._remove_orphans(work)
         return CleanupFinished(job_id=work.job_id, run=work.run, removed=removed, results=work.results)
 
     def _remove_work(self, work: CleanupWork) -> int:
@@ -39,6 +41,13 @@ class CleanUp:
             return 0
         folders = {keys_of(work).work_prefix, RunKeys(work.job_id, work.run).work_prefix}
         return sum(self._remove(self._work_bucket, folder) for folder in sorted(folders))
+
+    def _remove_orphans(self, work: CleanupWork) -> int:
+        """Result files that no terminal event names: written by an assembly that was overtaken by a cancel, or failed.
+        Without their manifest nobody can take them for a result."""
+        if work.status not in WITHOUT_RESULT:
+            return 0
+        return self._remove(self._results_bucket, keys_of(work).results_prefix)
 
     def _remove_results(self, work: CleanupWork) -> int:
         keys = RunKeys(work.job_id, work.run)

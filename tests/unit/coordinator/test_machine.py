@@ -284,6 +284,38 @@ def test_a_cancel_after_the_result_changes_nothing() -> None:
     assert [result.status for result in world.results()] == [JobStatus.COMPLETED]
 
 
+def test_a_cancel_that_races_the_result_has_one_winner_whichever_is_read_first() -> None:
+    cancel = CancelRequested(job_id="job", requested_at=datetime.fromtimestamp(0, UTC))
+    for cancel_first in (True, False):
+        world = started(1)
+        world.apply(transcribed("job", 0))
+        assembly = world.sent(Topic.ASSEMBLY_WORK)[0]
+        assert isinstance(assembly, AssemblyWork)
+        result = assembled(assembly)
+        world.apply(*((cancel, result) if cancel_first else (result, cancel)))
+        assert [r.status for r in world.results()] == [JobStatus.CANCELLED if cancel_first else JobStatus.COMPLETED]
+
+
+def test_a_cancel_frees_the_lane_for_the_next_job_at_once() -> None:
+    world = started(9)
+    world.apply(requested("next"))
+    world.apply(*plan_answers(last_plan(world), 9))
+    before = len([work for work in chunk_work(world) if work.job_id == "next"])
+    world.apply(CancelRequested(job_id="job", requested_at=datetime.fromtimestamp(0, UTC)))
+    after = len([work for work in chunk_work(world) if work.job_id == "next"])
+    assert (before, after) == (1, world.policy.chunks_in_flight)
+
+
+@pytest.mark.parametrize(("wish", "status"), [("partial", JobStatus.PARTIAL), ("fail", JobStatus.FAILED)])
+def test_a_chunk_that_kills_its_workers_ends_the_job_as_its_options_say(wish: str, status: JobStatus) -> None:
+    world = started(2, JobOptions.model_validate({"language": "en", "on_chunk_failure": wish}))
+    world.apply(chunk_failed(chunk_work(world)[0], Problem(code="WORKER_KILLED", message="m")), transcribed("job", 1))
+    for assembly in world.sent(Topic.ASSEMBLY_WORK):
+        assert isinstance(assembly, AssemblyWork)
+        world.apply(assembled(assembly))
+    assert [(r.status, r.error.code if r.error else "") for r in world.results()] == [(status, "WORKER_KILLED")]
+
+
 def test_a_job_past_its_deadline_fails() -> None:
     world = World()
     request = requested("job")

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 import pytest
 
 from consumer.coordinator.coordinator import Past
-from consumer.coordinator.leftovers import MAX_LEFTOVERS
+from consumer.coordinator.leftovers import MAX_LEFTOVERS, STRAGGLERS_S
 from consumer.coordinator.state import Status
 from consumer.core.layout import Topic
-from consumer.events import AuditRecorded, JobControl, JobOptions, JobStatus, Problem
+from consumer.events import AuditRecorded, Event, JobControl, JobOptions, JobStatus, Problem
 from consumer.work import (
     AssemblyWork,
     CancelRequested,
@@ -165,7 +165,7 @@ class TestForced:
         assert world.partials() == {}
 
     def test_the_cleanup_of_the_run_before_is_noted_once_and_repeated_when_it_fails(self) -> None:
-        world = open_job()
+        world = failed(open_job(1))
         world.apply(FORCED)
         world.apply(CleanupFailed(job_id="job", run=1, attempt=1, error=AWAY))
         world.now_s += 10
@@ -296,6 +296,22 @@ def open_job_again(world: World) -> World:
 
 
 class TestWorkersAreStopped:
+    @pytest.mark.parametrize("end", [cancel(), FORCED])
+    def test_what_a_worker_wrote_while_it_was_being_stopped_is_removed_too(self, end: Event) -> None:
+        world = open_job()
+        world.apply(end)
+        done = CleanupFinished(job_id="job", run=1, removed=7)
+        world.apply(done, done)
+        world.restart()
+        assert [(work.run, work.attempt) for work in cleanups(world)] == [(1, 1)]
+        world.now_s += STRAGGLERS_S
+        world.apply()
+        world.apply(done)
+        world.apply(done)
+        assert [(work.run, work.attempt) for work in cleanups(world)] == [(1, 1), (1, 1)]
+        assert len(audited(world, "data_removed")) == 2
+        assert world.coordinator.jobs["job"].leftovers == ()
+
     def test_when_a_run_ends_early_its_work_that_is_out_is_stopped(self) -> None:
         for end in (cancel(), chunk_failed(chunk(open_job(3)), BROKEN), FORCED):
             world = open_job(3)

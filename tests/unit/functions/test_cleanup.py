@@ -21,7 +21,7 @@ def _work(status: JobStatus) -> CleanupWork:
     return CleanupWork(job_id="job-1", run=1, status=status)
 
 
-@pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.PARTIAL, JobStatus.CANCELLED])
+@pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.PARTIAL])
 @pytest.mark.parametrize("keep", [True, False])
 def test_everything_of_a_finished_run_goes_and_nothing_else(status: JobStatus, keep: bool) -> None:
     store = WatchedStore({**LEFT, **OTHERS})
@@ -33,9 +33,9 @@ def test_everything_of_a_finished_run_goes_and_nothing_else(status: JobStatus, k
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.UNKNOWN])
 @pytest.mark.parametrize(("keep", "removed"), [(True, 0), (False, 3)])
 def test_the_work_of_a_failed_run_is_kept_if_the_settings_say_so(status: JobStatus, keep: bool, removed: int) -> None:
-    store = WatchedStore({**LEFT, **OTHERS})
+    store = WatchedStore(dict(LEFT))
     assert CleanUp(store, "work", "results", keep)(_work(status), FakeAttempt()).removed == removed
-    assert len(store.contents()) == len(LEFT) + len(OTHERS) - removed
+    assert len(store.contents()) == len(LEFT) - removed
 
 
 def test_cleaning_twice_is_no_error() -> None:
@@ -49,6 +49,20 @@ def test_a_cancelled_job_is_cleaned_up_although_its_attempts_are_cancelled() -> 
         _work(JobStatus.CANCELLED), FakeAttempt(stop=Cancelled("job-1 was cancelled"))
     )
     assert answer.removed == 3
+
+
+@pytest.mark.parametrize(("status", "removed"), [(JobStatus.CANCELLED, 3 + 1), (JobStatus.FAILED, 1)])
+def test_result_files_that_no_terminal_event_names_go_with_their_manifest(status: JobStatus, removed: int) -> None:
+    store = WatchedStore({**LEFT, **OTHERS})
+    assert CleanUp(store, "work", "results", True)(_work(status), FakeAttempt()).removed == removed
+    assert ("results", "results/job-1/1/manifest.json") not in store.contents()
+
+
+def test_a_run_that_went_on_in_the_folder_of_another_leaves_neither() -> None:
+    store = WatchedStore({**LEFT, **OTHERS})
+    work = CleanupWork(job_id="job-1", run=2, work_run=1, status=JobStatus.COMPLETED)
+    assert CleanUp(store, "work", "results", True)(work, FakeAttempt()).removed == 3 + 1
+    assert [key for bucket, key in store.contents() if bucket == "work"] == ["work/job-10/1/chunks/00000.pcm"]
 
 
 def test_many_objects_go_in_batches() -> None:
