@@ -68,10 +68,24 @@ def _submit(arguments: argparse.Namespace, connection: Connection, terminal: Ter
     from producer_tools.submit import submit
 
     timeout_s = _timeout_s(arguments)
-    jobs = submit(arguments, connection, terminal, _now)
-    if not arguments.watch or arguments.dry_run:
+    if arguments.dry_run or not arguments.watch:
+        submit(arguments, connection, terminal, _now)
         return Exit.OK
-    return _watch_jobs(jobs, SINCE, timeout_s, connection, terminal)
+    if arguments.force:
+        return _force_and_watch(arguments, timeout_s, connection, terminal)
+    return _watch_jobs(submit(arguments, connection, terminal, _now), SINCE, timeout_s, connection, terminal)
+
+
+def _force_and_watch(
+    arguments: argparse.Namespace, timeout_s: float | None, connection: Connection, terminal: Terminal
+) -> Exit:
+    """Only the new runs are meant, so we learn first which runs there are."""
+    from producer_tools.retry import RunsBefore
+    from producer_tools.submit import submit
+
+    before = RunsBefore(instant_from(SINCE, _now(), ahead=False), connection, terminal)
+    jobs = submit(arguments, connection, terminal, _now, before.note)
+    return _watch_jobs(jobs, SINCE, timeout_s, connection, terminal, before.runs)
 
 
 def _watch(arguments: argparse.Namespace, connection: Connection, terminal: Terminal) -> Exit:
@@ -79,11 +93,16 @@ def _watch(arguments: argparse.Namespace, connection: Connection, terminal: Term
 
 
 def _watch_jobs(
-    jobs: Sequence[str], since: str, timeout_s: float | None, connection: Connection, terminal: Terminal
+    jobs: Sequence[str],
+    since: str,
+    timeout_s: float | None,
+    connection: Connection,
+    terminal: Terminal,
+    after: Mapping[str, int] | None = None,
 ) -> Exit:
     from producer_tools.watch import Patience, watch
 
-    return watch(jobs, instant_from(since, _now(), ahead=False), Patience(timeout_s), connection, terminal)
+    return watch(jobs, instant_from(since, _now(), ahead=False), Patience(timeout_s), connection, terminal, after)
 
 
 def _result(arguments: argparse.Namespace, connection: Connection, terminal: Terminal) -> Exit:
@@ -108,6 +127,17 @@ def _cancel(arguments: argparse.Namespace, connection: Connection, terminal: Ter
     who = arguments.requested_by or login_name()
     cancel(arguments.jobs, arguments.reason, who, connection, terminal, _now)
     return Exit.OK
+
+
+def _retry(arguments: argparse.Namespace, connection: Connection, terminal: Terminal) -> Exit:
+    from producer_tools.retry import retry
+    from producer_tools.submit import login_name
+
+    timeout_s = _timeout_s(arguments)
+    since = instant_from(arguments.since, _now(), ahead=False)
+    who = arguments.requested_by or login_name()
+    runs = retry(arguments.jobs, arguments.reason, who, since, connection, terminal, _now)
+    return _watch_jobs(list(runs), SINCE, timeout_s, connection, terminal, runs) if arguments.watch else Exit.OK
 
 
 def _dead_letters(arguments: argparse.Namespace, connection: Connection, terminal: Terminal) -> Exit:
@@ -158,6 +188,7 @@ _COMMANDS: Mapping[str, Command] = {
     "watch": _watch,
     "result": _result,
     "cancel": _cancel,
+    "retry": _retry,
     "dead-letters": _dead_letters,
 }
 

@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     _watch(commands, shared)
     _result(commands, shared)
     _cancel(commands, shared)
+    _retry(commands, shared)
     _dead_letters(commands, shared)
     return parser
 
@@ -87,12 +88,19 @@ def _submit(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--deadline", metavar="TIME", help="fail after this: 2024-05-01T12:00Z, or 2h from now")
     parser.add_argument(
+        "--force",
+        action="store_true",
+        help="a new run also of a job that is known; a run of it that is open is cancelled",
+    )
+    parser.add_argument(
         "--metadata", action="append", default=[], metavar="NAME=VALUE", help="echoed in the result; repeat it for more"
     )
     parser.add_argument("--submitted-by", metavar="NAME", help="for the audit trail (default: your login name)")
     parser.add_argument("--json-event", action="store_true", help="send the event as JSON and not as Avro")
     parser.add_argument("--dry-run", action="store_true", help="print the events as JSON; upload and send nothing")
-    parser.add_argument("--watch", action="store_true", help="watch the jobs until they have ended")
+    parser.add_argument(
+        "--watch", action="store_true", help="watch the jobs until they have ended; of forced ones the new run"
+    )
     _timeout(parser)
     add_option_flags(parser)
 
@@ -103,8 +111,8 @@ def _watch(commands: Any, shared: argparse.ArgumentParser) -> None:
         parents=[shared],
         help="follow jobs until they have ended",
         description="Show the progress of jobs until all have ended. On stdout one line per job as it ends: id, "
-        "status, error code, with tabs between.\nThe exit code is that of the worst outcome. Ctrl-C ends the "
-        "watching and not the jobs.",
+        "status, error code, with tabs between.\nOf a job with several runs (it was forced, or retried) the newest one "
+        "that is known counts.\nThe exit code is that of the worst outcome. Ctrl-C ends the watching and not the jobs.",
     )
     parser.add_argument("jobs", nargs="+", metavar="JOB", help="job id")
     _since(parser, SINCE)
@@ -140,6 +148,27 @@ def _cancel(commands: Any, shared: argparse.ArgumentParser) -> None:
     parser.add_argument("jobs", nargs="+", metavar="JOB", help="job id")
     parser.add_argument("--reason", metavar="TEXT", help="why, for the result and the audit trail")
     parser.add_argument("--requested-by", metavar="NAME", help="for the audit trail (default: your login name)")
+
+
+def _retry(commands: Any, shared: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser(
+        "retry",
+        parents=[shared],
+        help="run jobs again that failed, were cancelled or have gaps",
+        description="""\
+Ask for a new run of jobs whose newest run failed, was cancelled, or ended with parts missing. The new run uses again
+what is still valid of the old one. All of the jobs are asked for, or none: a job that is completed, still runs or is
+not known is refused, and so is the call. Asked twice, there is one new run.
+
+The service remembers such jobs as long as their requests (WHISPERX_TOPICS__JOBS_RETENTION_HOURS); of an older one
+nothing comes: submit it again. With --watch only the new runs are shown.""",
+    )
+    parser.add_argument("jobs", nargs="+", metavar="JOB", help="job id")
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the audit trail")
+    parser.add_argument("--requested-by", metavar="NAME", help="for the audit trail (default: your login name)")
+    parser.add_argument("--watch", action="store_true", help="watch the new runs until they have ended")
+    _since(parser, "30d")
+    _timeout(parser)
 
 
 def _dead_letters(commands: Any, shared: argparse.ArgumentParser) -> None:

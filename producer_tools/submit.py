@@ -39,6 +39,7 @@ class Wishes:
     idempotency_key: str | None
     priority: Priority
     deadline_at: datetime | None
+    force: bool
     metadata: dict[str, str]
     submitted_by: str | None
     submitted_at: datetime
@@ -52,7 +53,21 @@ class Wishes:
 Now = Callable[[], datetime]
 
 
-def submit(arguments: argparse.Namespace, connection: Connection, terminal: Terminal, now: Now) -> list[str]:
+BeforeSending = Callable[[str], None]
+"""Called with the id of each job just before it is sent."""
+
+
+def nothing_before(_job_id: str) -> None:
+    """For who needs no word of it."""
+
+
+def submit(
+    arguments: argparse.Namespace,
+    connection: Connection,
+    terminal: Terminal,
+    now: Now,
+    before_sending: BeforeSending = nothing_before,
+) -> list[str]:
     """Upload, publish, and print one line per job; the ids of the jobs."""
     wishes = wishes_from(arguments, now())
     recordings = _chosen(arguments, wishes, terminal)
@@ -60,7 +75,7 @@ def submit(arguments: argparse.Namespace, connection: Connection, terminal: Term
     sender: _DryRun | _Sender = _DryRun(objects, terminal)
     if not arguments.dry_run:
         encode = as_json if arguments.json_event else as_avro(connection.codec())
-        sender = _Sender(objects, Publisher(connection, Topic.JOBS, encode, now), terminal)
+        sender = _Sender(objects, Publisher(connection, Topic.JOBS, encode, now), terminal, before_sending)
     return [sender.send(recording, wishes) for recording in recordings]
 
 
@@ -74,6 +89,7 @@ def wishes_from(arguments: argparse.Namespace, now: datetime) -> Wishes:
         idempotency_key=arguments.idempotency_key,
         priority=Priority(arguments.priority),
         deadline_at=instant_from(arguments.deadline, now, ahead=True) if arguments.deadline else None,
+        force=arguments.force,
         metadata=_metadata(arguments.metadata),
         submitted_by=arguments.submitted_by or login_name(),
         submitted_at=now,
@@ -134,13 +150,17 @@ class _Objects:
 class _Sender:
     """Uploads and publishes one recording after another, so that a failure leaves the ones before it done."""
 
-    def __init__(self, objects: _Objects, publisher: Publisher, terminal: Terminal) -> None:
+    def __init__(
+        self, objects: _Objects, publisher: Publisher, terminal: Terminal, before_sending: BeforeSending
+    ) -> None:
         self._objects = objects
         self._publisher = publisher
         self._terminal = terminal
+        self._before_sending = before_sending
 
     def send(self, recording: Recording, wishes: Wishes) -> str:
         request = request_for(self._stored(recording, wishes), wishes)
+        self._before_sending(str(request.job_id))
         self._publisher.publish([request])
         self._terminal.data(f"{request.job_id}\t{printable(recording.name)}")
         return str(request.job_id)
@@ -220,6 +240,7 @@ def _request(recording: RecordingRef, wishes: Wishes, job_id: str | None, idempo
             options=wishes.options,
             priority=wishes.priority,
             deadline_at=wishes.deadline_at,
+            force=wishes.force,
             metadata=wishes.metadata,
             submitted_by=wishes.submitted_by,
             submitted_at=wishes.submitted_at,

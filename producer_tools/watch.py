@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,7 +20,7 @@ from producer_tools.exit_codes import Exit, of_outcomes
 from producer_tools.result import require_job_id
 from producer_tools.tail import Tail
 from producer_tools.terminal import Terminal, printable
-from producer_tools.watched import End, Watched
+from producer_tools.watched import End, Watched, WatchedJob
 
 _STEP_S = 0.2
 """How long one wait is: Ctrl-C is heard between two."""
@@ -38,13 +38,20 @@ class Patience:
 
 
 def watch(
-    job_ids: Sequence[str], since: datetime, patience: Patience, connection: Connection, terminal: Terminal
+    job_ids: Sequence[str],
+    since: datetime,
+    patience: Patience,
+    connection: Connection,
+    terminal: Terminal,
+    after: Mapping[str, int] | None = None,
 ) -> Exit:
     """Show how the jobs are doing; on stdout one line per job as it ends: id, status, error code.
 
+    Of a job with several runs the newest one counts; of those in `after` only runs after that one.
+
     Raises WrongUsage, Misconfigured, BrokerUnavailable.
     """
-    watched = Watched(map(require_job_id, job_ids))
+    watched = Watched(map(require_job_id, job_ids), after)
     topics = [connection.topic(Topic.PROGRESS), connection.topic(Topic.RESULTS)]
     with Tail.since(connection.settings.kafka, topics, int(since.timestamp() * 1000)) as tail:
         watcher = _Watcher(watched, tail, connection, terminal)
@@ -90,7 +97,7 @@ class _Watcher:
     def _hear(self, record: Received) -> None:
         if (record.key or b"").decode(errors="replace") not in self._watched:
             return
-        event = _event(self._codec, record, self._terminal)
+        event = read_event(self._codec, record, self._terminal)
         if event is not None and event.job_id in self._watched:
             self._watched.hear(event)
 
@@ -119,16 +126,20 @@ class _Watcher:
     def _look_up_unheard(self) -> None:
         """A job may have ended before the time from which we read: then its manifest is in the store."""
         for job in self._watched.unheard:
-            manifest = _stored_result(self._connection, job.job_id)
+            manifest = stored_result(self._connection, job.job_id)
             if manifest is not None:
                 self._watched.found(End.of_manifest(manifest))
-            else:
-                self._terminal.say(
-                    f"Nothing is known of {job.job_id} yet; waiting. If it is older, look further back with --since"
-                )
+            if job.outcome is None:
+                self._terminal.say(_waiting_for(job))
 
 
-def _event(codec: Codec, record: Received, terminal: Terminal) -> JobProgress | JobFinished | None:
+def _waiting_for(job: WatchedJob) -> str:
+    if job.after:
+        return f"Nothing is known yet of a run of {job.job_id} after run {job.after}; waiting"
+    return f"Nothing is known of {job.job_id} yet; waiting. If it is older, look further back with --since"
+
+
+def read_event(codec: Codec, record: Received, terminal: Terminal) -> JobProgress | JobFinished | None:
     """None, and a word to the reader, for what is no event of ours."""
     expected: tuple[type[JobProgress] | type[JobFinished], ...] = (JobProgress, JobFinished)
     try:
@@ -138,7 +149,7 @@ def _event(codec: Codec, record: Received, terminal: Terminal) -> JobProgress | 
         return None
 
 
-def _stored_result(connection: Connection, job_id: str) -> ResultManifest | None:
+def stored_result(connection: Connection, job_id: str) -> ResultManifest | None:
     """None also where the store cannot be asked: then the topics will tell."""
     try:
         return find_result(connection.store(), connection.settings.store.results_bucket, job_id)

@@ -1,11 +1,15 @@
-"""What we know of the jobs that we watch, and how a line says it. No I/O: events in, lines out."""
+"""What we know of the jobs that we watch, and how a line says it. No I/O: events in, lines out.
+
+A job can have several runs: a forced one, a retry. The newest that is known stands for the job.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from consumer.core.results import ResultManifest
+from consumer.errors import Superseded
 from consumer.events import JobFinished, JobProgress, JobStatus, Stage
 from producer_tools.terminal import duration, printable
 
@@ -40,25 +44,34 @@ class WatchedJob:
     """A job and the newest that is known of it."""
 
     job_id: str
+    after: int = 0
+    """Runs up to this one are of the past, and nothing is heard of them."""
     progress: JobProgress | None = None
     end: End | None = None
     said: tuple[object, ...] = field(default=(), repr=False)
 
     def hear(self, event: JobProgress | JobFinished) -> None:
         """Take an event in. Events of the two topics come in any order, and some come twice."""
+        if event.run <= self.after:
+            return
         if isinstance(event, JobFinished):
             self.found(End.of_event(event))
         elif self.progress is None or _order(event) > _order(self.progress):
             self.progress = event
 
     def found(self, end: End) -> None:
-        if self.end is None or end.run > self.end.run:
+        if end.run > max(self.after, self.end.run if self.end else 0):
             self.end = end
 
     @property
+    def run(self) -> int:
+        """The newest run that is known; 0 when none is."""
+        return max(self.after, self.end.run if self.end else 0, self.progress.run if self.progress else 0)
+
+    @property
     def outcome(self) -> End | None:
-        """The end of the newest run; None while a newer run goes on."""
-        if self.end is None or (self.progress is not None and self.progress.run > self.end.run):
+        """The end of the newest run; None while a newer run goes on, or is bound to come."""
+        if self.end is None or self.run > self.end.run or self.end.error_code == Superseded.code:
             return None
         return self.end
 
@@ -90,8 +103,10 @@ class WatchedJob:
 class Watched:
     """The jobs of one call, in its order."""
 
-    def __init__(self, job_ids: Iterable[str]) -> None:
-        self._jobs = {job_id: WatchedJob(job_id) for job_id in job_ids}
+    def __init__(self, job_ids: Iterable[str], after: Mapping[str, int] | None = None) -> None:
+        """`after`: of these jobs only runs after this one are meant."""
+        past = after or {}
+        self._jobs = {job_id: WatchedJob(job_id, past.get(job_id, 0)) for job_id in job_ids}
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs
@@ -113,7 +128,7 @@ class Watched:
     @property
     def unheard(self) -> tuple[WatchedJob, ...]:
         """Jobs of which we know nothing."""
-        return tuple(job for job in self.unfinished if job.progress is None)
+        return tuple(job for job in self.unfinished if job.progress is None and job.end is None)
 
     @property
     def statuses(self) -> tuple[JobStatus, ...]:

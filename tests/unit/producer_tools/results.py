@@ -22,7 +22,14 @@ FACTS = RecordingFacts(
 )
 
 
-def store_result(store: ObjectStore, bucket: str, job_id: str, run: int, **files: bytes) -> ResultManifest:
+def store_result(
+    store: ObjectStore,
+    bucket: str,
+    job_id: str,
+    run: int,
+    status: JobStatus = JobStatus.COMPLETED,
+    **files: bytes,
+) -> ResultManifest:
     """Write these files, by format, and the manifest."""
     keys = RunKeys(job_id, run)
     artifacts = []
@@ -35,7 +42,7 @@ def store_result(store: ObjectStore, bucket: str, job_id: str, run: int, **files
     manifest = ResultManifest(
         job_id=job_id,
         run=run,
-        status=JobStatus.COMPLETED,
+        status=status,
         request_digest="d",
         recording=FACTS,
         options=JobOptions(),

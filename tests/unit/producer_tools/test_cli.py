@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -183,20 +184,102 @@ class TestWatch:
 
     def test_ctrl_c_leaves_the_jobs_alone_and_says_how_to_watch_again(self, installation: Installation) -> None:
         job = job_name()
-        with subprocess.Popen(
-            [sys.executable, "-m", "producer_tools.cli", "watch", job],
-            cwd=ROOT,
-            env={**os.environ, **installation.environment},
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
+        with started(installation, "watch", job) as process:
             assert process.stderr is not None
             assert "Nothing is known" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            _, said = process.communicate(timeout=BOUND_S)
+            _, told = process.communicate(timeout=BOUND_S)
         assert process.returncode == Exit.INTERRUPTED
-        assert f"whisperx-jobs watch {job}" in said
-        assert "Traceback" not in said
+        assert f"whisperx-jobs watch {job}" in told
+        assert "Traceback" not in told
+
+
+class TestForce:
+    def test_a_forced_job_says_so_and_has_the_id_that_it_has_without(
+        self, installation: Installation, recording: Path, capsys: Capture
+    ) -> None:
+        (job,) = submitted(capsys, str(recording))
+        assert submitted(capsys, str(recording), "--force") == [job]
+        assert [request.force for request in requests(installation, job)] == [False, True]
+
+    @pytest.mark.parametrize("known_by", ["its end", "its progress", "its manifest"])
+    def test_watch_follows_the_new_run_and_not_the_old_result(
+        self, installation: Installation, recording: Path, capsys: Capture, known_by: str
+    ) -> None:
+        job = job_name()
+        match known_by:
+            case "its end":
+                installation.publish(Topic.RESULTS, finished(job, JobStatus.FAILED, run=3))
+            case "its progress":
+                installation.publish(Topic.PROGRESS, progress(job, 7, run=3))
+            case _:
+                store_result(installation.store, RESULTS_BUCKET, job, 3, txt=b"x")
+        force = ["submit", str(recording), "--job-id", job, "--force", "--watch", "--timeout"]
+        assert main([*force, "1s"]) == Exit.TIMED_OUT
+        assert "after run 3" in capsys.readouterr().err
+        superseded = Problem(code="SUPERSEDED", message="run 4 gave way to run 5")
+        installation.publish(Topic.RESULTS, finished(job, JobStatus.CANCELLED, run=4, error=superseded))
+        with started(installation, *force, "60s") as process:
+            said(process, f"{job} after run 4")
+            installation.publish(Topic.RESULTS, finished(job, run=5))
+            out, _ = process.communicate(timeout=BOUND_S)
+        assert (process.returncode, out.splitlines()[-1]) == (Exit.OK, f"{job}\tcompleted\t")
+
+
+class TestRetry:
+    def asked(self, installation: Installation, job: str) -> list[tuple[str, int | None, str | None]]:
+        read = [installation.codec.decode(record, (JobControl,)) for record in installation.records(Topic.CONTROL)]
+        return [(control.action, control.run, control.reason) for control in read if control.job_id == job]
+
+    @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.PARTIAL])
+    def test_the_newest_run_is_the_one_that_is_meant(
+        self, installation: Installation, capsys: Capture, status: JobStatus
+    ) -> None:
+        job = job_name()
+        installation.publish(Topic.RESULTS, finished(job), finished(job, status, run=2))
+        assert main(["retry", job, "--reason", "the disk was full"]) == Exit.OK
+        assert self.asked(installation, job) == [("retry", 2, "the disk was full")]
+        assert "to make good run 2" in capsys.readouterr().err
+
+    def test_a_partial_run_of_long_ago_is_known_by_its_manifest(
+        self, installation: Installation, capsys: Capture
+    ) -> None:
+        job = job_name()
+        store_result(installation.store, RESULTS_BUCKET, job, 3, txt=b"x", status=JobStatus.PARTIAL)
+        assert main(["retry", job]) == Exit.OK
+        assert self.asked(installation, job) == [("retry", 3, None)]
+
+    def test_a_completed_job_is_refused(self, installation: Installation, capsys: Capture) -> None:
+        job = job_name()
+        installation.publish(Topic.RESULTS, finished(job, JobStatus.FAILED), finished(job, run=2))
+        self.refused(installation, capsys, job, Exit.USAGE, "submit --force")
+
+    def test_a_running_job_is_refused(self, installation: Installation, capsys: Capture) -> None:
+        job = job_name()
+        installation.publish(Topic.RESULTS, finished(job, JobStatus.FAILED))
+        installation.publish(Topic.PROGRESS, progress(job, 1, run=2))
+        self.refused(installation, capsys, job, Exit.USAGE, "still running (transcribing  50%")
+
+    def test_an_unknown_job_is_not_found(self, installation: Installation, capsys: Capture) -> None:
+        self.refused(installation, capsys, job_name(), Exit.NOT_FOUND, "nothing is known of")
+
+    def refused(self, installation: Installation, capsys: Capture, job: str, code: Exit, why: str) -> None:
+        """And with it a job that could be retried."""
+        good = job_name()
+        installation.publish(Topic.RESULTS, finished(good, JobStatus.FAILED))
+        assert main(["retry", good, job]) == code
+        assert why in capsys.readouterr().err
+        assert self.asked(installation, good) == self.asked(installation, job) == []
+
+    def test_watch_follows_the_new_run_to_its_end(self, installation: Installation, capsys: Capture) -> None:
+        job = job_name()
+        installation.publish(Topic.RESULTS, finished(job, JobStatus.FAILED, run=2))
+        with started(installation, "retry", job, "--watch", "--timeout", "60s") as process:
+            said(process, "after run 2")
+            installation.publish(Topic.PROGRESS, progress(job, 1, run=3))
+            installation.publish(Topic.RESULTS, finished(job, JobStatus.PARTIAL, run=3))
+            out, _ = process.communicate(timeout=BOUND_S)
+        assert (process.returncode, out) == (Exit.JOB_PARTIAL, f"{job}\tpartial\t\n")
 
 
 class TestResult:
@@ -332,6 +415,29 @@ class TestFailures:
             said = process.stderr.read()
             process.wait(BOUND_S)
         assert (process.returncode, said) == (Exit.READER_GONE, b"")
+
+
+@contextmanager
+def started(installation: Installation, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "producer_tools.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **installation.environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str], words: str) -> None:
+    """Wait until the command has said this."""
+    assert process.stderr is not None
+    while words not in process.stderr.readline():
+        assert process.poll() is None, f"it ended without saying {words!r}"
 
 
 def in_a_process(installation: Installation, *arguments: str) -> int:

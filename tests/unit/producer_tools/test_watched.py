@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.events import JobFinished, JobProgress, JobStatus, Problem, Stage
-from producer_tools.watched import Watched, WatchedJob
+from producer_tools.watched import End, Watched, WatchedJob
 from tests.unit.producer_tools.installation import finished, progress
 
 
@@ -35,6 +35,27 @@ def test_the_end_of_the_newest_run_is_the_end_of_the_job(events: list[JobProgres
 
 def test_a_job_whose_newer_run_goes_on_has_not_ended() -> None:
     assert heard(finished("a", run=1), progress("a", 1, run=2)).outcome is None
+
+
+def test_a_run_that_gave_way_to_a_forced_one_is_no_end() -> None:
+    error = Problem(code="SUPERSEDED", message="run 1 gave way to run 2")
+    old = (progress("a", 4, run=1), finished("a", JobStatus.CANCELLED, error=error))
+    assert heard(*old).outcome is None
+    outcome = heard(*old, finished("a", run=2)).outcome
+    assert outcome is not None
+    assert outcome.run == 2
+
+
+@given(st.permutations([finished("a", run=1), progress("a", 9, run=1), progress("a", 1, run=2)]))
+def test_of_the_runs_that_are_past_nothing_is_heard(events: list[JobProgress | JobFinished]) -> None:
+    job = WatchedJob("a", after=1)
+    for event in events:
+        job.hear(event)
+    assert (job.run, job.outcome, job.end) == (2, None, None)
+    job.found(End.of_event(finished("a", run=1)))
+    assert job.end is None
+    job.hear(finished("a", JobStatus.FAILED, run=2))
+    assert job.outcome is not None
 
 
 def test_late_progress_of_a_finished_run_does_not_bring_it_back() -> None:
