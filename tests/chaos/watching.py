@@ -1,0 +1,117 @@
+"""What is seen from outside while it runs: results as they come, and where every group stands, second by second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not exported
+
+from consumer.adapters.kafka import KafkaTail
+from consumer.core.layout import CHUNK_LANES, Topic
+from consumer.events import JobFinished
+from consumer.settings import KafkaSettings
+from consumer.wire import Codec
+from tests.chaos.journal import Journal
+
+READERS = (
+    ("intake", Topic.CONTROL),
+    ("intake", Topic.JOBS),
+    ("coordinate", Topic.JOB_EVENTS),
+    ("plan", Topic.PLAN_WORK),
+    *(("transcribe", lane) for lane in CHUNK_LANES),
+    ("assemble", Topic.ASSEMBLY_WORK),
+    ("cleanup", Topic.CLEANUP_WORK),
+)
+"""Every group: one per role and topic."""
+TIMEOUT_S = 4.0
+
+
+@dataclass
+class Groups:
+    """Asks the brokers where the groups stand, by the direct way."""
+
+    bootstrap_servers: str
+    prefix: str
+    partitions: dict[Topic, int]
+
+    def __post_init__(self) -> None:
+        self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+
+    def standing(self, *, committed_only: bool) -> dict[str, list[tuple[int, int]]]:
+        """Per topic and partition: the committed position (0 before the first) and the end.
+
+        `committed_only` takes the end of what read_committed readers see. Raises KafkaException or TimeoutError.
+        """
+        asked = {topic: self._ends(topic, committed_only) for _, topic in READERS}
+        stored = {topic: self._committed(f"{self.prefix}{role}.{topic}") for role, topic in READERS}
+        return {
+            topic.value: [(max(0, stored[topic].get(p, 0)), end) for p, end in sorted(ends.items())]
+            for topic, ends in asked.items()
+        }
+
+    def lag(self) -> int:
+        """Of all groups together, to the very end of each topic, as an autoscaler counts it."""
+        return sum(end - at for places in self.standing(committed_only=False).values() for at, end in places)
+
+    def _ends(self, topic: Topic, committed_only: bool) -> dict[int, int]:
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {TopicPartition(self.prefix + topic, p): latest for p in range(self.partitions[topic])}
+        level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
+        found = self._admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT_S)
+        return {place.partition: future.result(TIMEOUT_S).offset for place, future in found.items()}
+
+    def _committed(self, group: str) -> dict[int, int]:
+        asked = [ConsumerGroupTopicPartitions(group)]
+        (future,) = self._admin.list_consumer_group_offsets(asked, request_timeout=TIMEOUT_S).values()
+        return {place.partition: place.offset for place in future.result(TIMEOUT_S).topic_partitions or ()}
+
+
+@dataclass
+class Watch:
+    """Threads that fill the journal, and the runs that are known to have ended."""
+
+    groups: Groups
+    journal: Journal
+    codec: Codec
+    partitions: int
+    finished: dict[str, float] = field(default_factory=dict)
+    """Job → when its result was seen."""
+
+    def __post_init__(self) -> None:
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=act, daemon=True) for act in (self._sample, self._read_results)]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(20)
+
+    def _sample(self) -> None:
+        while not self._ending.wait(1.0):
+            try:
+                standing = self.groups.standing(committed_only=True)
+            except (KafkaException, TimeoutError):
+                continue  # the brokers are away, which is no news
+            self.journal.write("standing", topics=standing)
+
+    def _read_results(self) -> None:
+        settings = KafkaSettings(bootstrap_servers=self.groups.bootstrap_servers, extra={"log_level": "0"})
+        tail = KafkaTail(settings, self.groups.prefix + Topic.RESULTS, partitions=range(self.partitions))
+        while not self._ending.is_set():
+            for result in self._results(tail):
+                self.finished.setdefault(result.job_id, time.time())
+                self.journal.write("result", job=result.job_id, run=result.run, status=result.status)
+        tail.close()
+
+    def _results(self, tail: KafkaTail) -> Iterator[JobFinished]:
+        record = tail.poll(0.2)
+        if record is not None:
+            yield self.codec.decode(record, (JobFinished,))
