@@ -334,6 +334,7 @@ def _loop(
             grace_s=worker.grace_s,
             revoke_wait_s=worker.revoke_wait_s,
             low_lane_share=worker.low_lane_share,
+            fatal_attempts=worker.fatal_attempts,
         ),
         health=parts.health,
         metrics=parts.metrics,

@@ -209,6 +209,8 @@ class WorkerSettings(Group):
     """How long running work may hold up the hand-over of its partition in a rebalance, in seconds."""
     grace_s: float = Field(60.0, ge=0)
     """After SIGTERM, how long running work may go on, in seconds; less than the pod's own grace period."""
+    fatal_attempts: int = Field(3, ge=1)
+    """An event that was begun this often and each time ended its process is given up with WORKER_KILLED."""
     refusal_window: int = Field(100, ge=0)
     """When nearly all of so many events could not be read, the worker stops and is not ready; 0: it goes on."""
     refusal_pause_s: float = Field(60.0, gt=0)
