@@ -89,6 +89,10 @@ class Inbox(Protocol):
         """Store positions without waiting and without a promise: attempt marks, and positions of idle partitions."""
         ...
 
+    def is_noting(self, partitions: set[int]) -> bool:
+        """Whether the broker has not answered a note yet: it could still move one of these positions back."""
+        ...
+
     def close(self, timeout_s: float) -> bool:
         """Leave the group; False when that did not end in time."""
         ...

@@ -157,6 +157,8 @@ class Loop:
             task.stop.set()
             if task.number:
                 task.lane.take_back(task.record)
+        if self._publisher.is_in_doubt:  # a position from before the transaction would undo its own
+            return
         for lane in lanes:
             held = {task.record.partition for task in tasks if task.lane is lane} & lane.ledgers.keys()
             self._commit(lane, {partition: lane.mark(partition) for partition in held})
@@ -315,6 +317,8 @@ class Loop:
 
     def _begin(self) -> None:
         """Hand work to the free workers. Each beginning is written down first, so that the next process knows of it."""
+        if self._publisher.is_in_doubt:
+            return
         free = self._limits.workers - sum(task.runs for task in self._tasks)
         for task in [task for task in self._tasks if task.waits][: max(0, free)]:
             task.number = task.lane.begin(task.record)
@@ -375,7 +379,7 @@ class Loop:
 
     def _commit_idle(self) -> None:
         """Move idle partitions behind the commit markers, else their lag stays 1 and nothing scales to zero."""
-        if self._clock() < self._idle_commit_at:
+        if self._clock() < self._idle_commit_at or self._publisher.is_in_doubt:
             return
         self._idle_commit_at = self._clock() + IDLE_COMMIT_S
         self._idle_rounds += 1

@@ -43,6 +43,11 @@ class Publisher:
         return len(self._waiting)
 
     @property
+    def is_in_doubt(self) -> bool:
+        """Whether more may be published than we know of: a position committed now could move it back."""
+        return bool(self._doubtful)
+
+    @property
     def is_full(self) -> bool:
         return len(self._waiting) >= MAX_UNPUBLISHED
 
@@ -61,14 +66,16 @@ class Publisher:
 
     def publish_due(self) -> list[Task]:
         """Publish unless a failure is too fresh; the tasks that have come to their end."""
-        return self.publish() if self._waiting and self._clock() >= self._retry_at else []
+        if not self._waiting or self._clock() < self._retry_at or _is_noting(self._batch()):
+            return []
+        return self.publish()
 
     def publish_all(self) -> list[Task]:
         """Publish everything, or as much as goes through: the partitions are about to be handed over."""
         ended: list[Task] = []
-        left = -1
-        while self._waiting and len(self._waiting) != left:
-            left = len(self._waiting)
+        before = None
+        while self._waiting and (left := (len(self._waiting), self.is_in_doubt)) != before:
+            before = left
             ended += self.publish()
         return ended
 
@@ -76,7 +83,7 @@ class Publisher:
         """One transaction for the oldest outputs: their records, and how far each partition is done."""
         if self._doubtful:
             return self._settle()
-        batch = self._waiting[:MAX_OUTPUTS_PER_TRANSACTION]
+        batch = self._batch()
         ended = [output.task for output in batch if output.finished]
         try:
             with self._metrics.transaction_seconds.time():
@@ -91,6 +98,9 @@ class Publisher:
         self._count(batch)
         del self._waiting[: len(batch)]
         return _closed(ended)
+
+    def _batch(self) -> list[Output]:
+        return self._waiting[:MAX_OUTPUTS_PER_TRANSACTION]
 
     def _count(self, batch: list[Output]) -> None:
         for output in batch:
@@ -130,10 +140,20 @@ class Publisher:
 
 def _marks_after(batch: list[Output], ended: list[Task]) -> list[tuple[Inbox, Marks]]:
     """Positions as they will be when the batch is published; unchanged ones fence an announcing zombie."""
+    places = _places(batch)
+    return [(lane.inbox, {p: lane.mark(p, _offsets(ended, lane, p)) for p in held}) for lane, held in places.items()]
+
+
+def _places(batch: list[Output]) -> dict[Lane, set[int]]:
     places: dict[Lane, set[int]] = {}
     for output in batch:
         places.setdefault(output.task.lane, set()).add(output.task.record.partition)
-    return [(lane.inbox, {p: lane.mark(p, _offsets(ended, lane, p)) for p in held}) for lane, held in places.items()]
+    return places
+
+
+def _is_noting(batch: list[Output]) -> bool:
+    """A note that is still on its way could overtake the transaction and undo its positions."""
+    return any(lane.inbox.is_noting(held) for lane, held in _places(batch).items())
 
 
 def _offsets(tasks: list[Task], lane: Lane, partition: int) -> frozenset[int]:

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from confluent_kafka import (
@@ -29,6 +30,14 @@ from consumer.settings import KafkaSettings
 
 log = logging.getLogger(__name__)
 _librdkafka_log = logging.getLogger("librdkafka")
+
+REQUEST_TIMEOUT_S = 10.0
+"""A request without an answer for so long, on a connection that may be dead: it is given up, the connection too."""
+NOTE_LIFE_S = 3 * REQUEST_TIMEOUT_S
+"""After that a note was given up, if its answer did not come: sent, and tried again twice."""
+
+LATE_S = 2.0
+"""What a call of the client may take beyond its own time limit before it is left behind."""
 
 _STALE = {
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -58,6 +67,9 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
         "enable.metrics.push": False,
         "reconnect.backoff.ms": 500,
         "reconnect.backoff.max.ms": 5_000,
+        # The client's own minute of waiting on a connection that died silently would be a minute without work.
+        "socket.timeout.ms": int(REQUEST_TIMEOUT_S * 1000),
+        "socket.keepalive.enable": True,
     }
     if settings.sasl_mechanism:
         config["sasl.mechanism"] = settings.sasl_mechanism
@@ -126,7 +138,10 @@ class KafkaInbox:
     def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
         self._topic = topic
         self._timeout_s = settings.commit_timeout_s
-        self._consumer = Consumer(consumer_config(settings, group), logger=_librdkafka_log)
+        config = {**consumer_config(settings, group), "on_commit": self._note_answered}
+        self._consumer = Consumer(config, logger=_librdkafka_log)
+        self._noted_at: dict[int, list[float]] = {}
+        """When notes were sent that were not answered yet, by partition."""
         self._starts: dict[int, int] = {}
         """Where partitions that were not read yet begin, as far as somebody asked."""
 
@@ -141,9 +156,11 @@ class KafkaInbox:
 
         def on_revoke(_: Consumer, partitions: list[TopicPartition]) -> None:
             rebalance.revoked({p.partition for p in partitions})
+            self._forget_notes(partitions)
 
         def on_lost(_: Consumer, partitions: list[TopicPartition]) -> None:
             rebalance.lost({p.partition for p in partitions})
+            self._forget_notes(partitions)
 
         self._consumer.subscribe([self._topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
 
@@ -235,6 +252,24 @@ class KafkaInbox:
                 self._consumer.commit(offsets=positions, asynchronous=True)
             except KafkaException as exc:
                 log.info("Positions are not noted", extra={"topic": self._topic, "reason": str(exc)})
+                return
+            for position in positions:
+                self._noted_at.setdefault(position.partition, []).append(time.monotonic())
+
+    def is_noting(self, partitions: set[int]) -> bool:
+        """The client tries a note again by itself while its request is not answered: for so long it may arrive."""
+        latest_s = time.monotonic() - NOTE_LIFE_S
+        return any(at_s > latest_s for p in partitions for at_s in self._noted_at.get(p, ()))
+
+    def _note_answered(self, _: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        """Called from poll, in the order of the notes."""
+        for partition in partitions:
+            del self._noted_at.get(partition.partition, [])[:1]
+
+    def _forget_notes(self, partitions: list[TopicPartition]) -> None:
+        """The group has moved on, and refuses what is on its way."""
+        for partition in partitions:
+            self._noted_at.pop(partition.partition, None)
 
     def group_metadata(self) -> object:
         """Taken at commit time: the generation changes with every rebalance, and it is what fences us."""
@@ -266,6 +301,8 @@ class TransactionalOutbox:
             delivery_errors = _produce_all(producer, records)
             for inbox, of_inbox in marks:
                 self._send_offsets(producer, inbox, of_inbox)
+        except Unanswered as exc:
+            self._throw_away(exc)
         except (KafkaException, BufferError) as exc:
             self._abort(producer, exc)
         self._commit(producer, delivery_errors)
@@ -302,10 +339,12 @@ class TransactionalOutbox:
     def _send_offsets(self, producer: Producer, inbox: Inbox, marks: Marks) -> None:
         assert isinstance(inbox, KafkaInbox)
         positions = _positions(inbox.topic, marks)
-        _retrying(
-            lambda: producer.send_offsets_to_transaction(positions, inbox.group_metadata(), self._timeout_s),
-            self._timeout_s,
-        )
+
+        def send() -> None:
+            call = partial(producer.send_offsets_to_transaction, positions, inbox.group_metadata(), self._timeout_s)
+            _answered(call, self._timeout_s + LATE_S)
+
+        _retrying(send, self._timeout_s)
 
     def _commit(self, producer: Producer, delivery_errors: list[str]) -> None:
         try:
@@ -526,6 +565,30 @@ def _arguments(record: Outgoing) -> dict[str, Any]:
     if record.partition is not None:
         arguments["partition"] = record.partition
     return arguments
+
+
+class Unanswered(Exception):
+    """A call into the client has outlived its own time limit. It may still be running, so its client is lost."""
+
+
+def _answered(act: Callable[[], object], timeout_s: float) -> None:
+    """Run `act`, and leave it behind when it does not come back. Raises what it raises, and Unanswered.
+
+    librdkafka's send_offsets_to_transaction does not keep its limit while the group's coordinator is not found
+    (confluentinc/librdkafka#5456); the loop must go on polling.
+    """
+    failures: list[KafkaException] = []
+
+    def run() -> None:
+        try:
+            act()
+        except KafkaException as exc:
+            failures.append(exc)
+
+    if not bounded(run, timeout_s):
+        raise Unanswered(f"the client did not come back within {timeout_s:.0f} s")
+    if failures:
+        raise failures[0]
 
 
 def _retrying(act: Callable[[], object], timeout_s: float) -> None:

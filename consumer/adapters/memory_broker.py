@@ -106,6 +106,8 @@ class MemoryInbox:
         self._positions: dict[int, int] = {}
         self._generation = -1
         self.expelled = False
+        self.noting: set[int] = set()
+        """Partitions whose notes the test leaves unanswered."""
 
     @property
     def topic(self) -> str:
@@ -163,6 +165,9 @@ class MemoryInbox:
     def note(self, marks: Marks) -> None:
         if self.is_current():
             self.store(marks)
+
+    def is_noting(self, partitions: set[int]) -> bool:
+        return bool(partitions & self.noting)
 
     def store(self, marks: Marks) -> None:
         self._state.committed.update({p: mark for p, mark in marks.items() if mark.offset is not None})

@@ -330,3 +330,32 @@ def test_every_transaction_is_timed_whatever_its_outcome() -> None:
     rig.turn_until(lambda: rig.out() == [b"done:a"] and rig.value("transactions_total", outcome="committed") == 1, loop)
     assert rig.value("transactions_total", outcome="aborted") == 1
     assert rig.value("transaction_seconds_count") == 2
+
+
+def test_nothing_moves_a_position_back_while_a_transaction_is_in_doubt() -> None:
+    """A note on the next record's beginning, with the position from before, would undo what was committed unseen."""
+    rig, handler = Rig(), GatedHandler()
+    rig.broker.faults.extend([Fault.IN_DOUBT_DONE, Fault.UNSETTLED, Fault.UNSETTLED])
+    rig.put(b"r", b"s")
+    loop, _ = rig.worker(handler, capacity=5.0)
+    rig.turn_until(lambda: len(rig.out()) >= 2, loop)
+    for _ in range(5):
+        loop.turn()
+    assert rig.out() == [b"done:r", b"done:s"]
+    assert rig.committed() == 2
+
+
+def test_nothing_is_published_while_a_note_is_not_answered() -> None:
+    """It could reach the broker after the transaction, and move the position back."""
+    rig, handler = Rig(), GatedHandler()
+    rig.put(b"wait")
+    loop, inbox = rig.worker(handler)
+    rig.turn_until(lambda: handler.begun == [b"wait"], loop)
+    inbox.noting = {0}
+    handler.open(b"wait")
+    for _ in range(50):
+        loop.turn()
+        rig.now_s += 0.1
+    assert rig.out() == []
+    inbox.noting = set()
+    rig.turn_until(lambda: rig.out() == [b"done:wait"], loop)
