@@ -73,6 +73,10 @@ class Runner(Protocol):
     def describe(self) -> dict[str, object]: ...
 
 
+PROBE_BYTES = 256 * 1024
+"""As large as what a store keeps beside its own notes: less would find room on a full disk."""
+
+
 def version() -> str:
     """Of the installed package; a checkout that was never installed has none."""
     try:
@@ -136,17 +140,21 @@ class Parts:
 
     def patience(self, role: Role) -> Patience:
         policy = RetryPolicy(self.settings.worker.in_place_tries, 0.5, 15.0)
-        return Patience(role.value, policy, self.health, self._store_answers)
+        return Patience(role.value, policy, self.health, self.store_serves)
 
     def refusals(self, role: Role) -> RefusalLimit:
         worker = self.settings.worker
         return RefusalLimit(role.value, self.health, worker.refusal_window, worker.refusal_pause_s)
 
-    def _store_answers(self) -> bool:
+    def store_serves(self) -> bool:
+        """Whether the store works for others than the object that cannot be had. A write: a full disk still reads."""
+        bucket, key = self.settings.store.work_bucket, f"probe/{self.worker}"
         try:
-            return self.store.bucket_exists(self.settings.store.work_bucket)
+            self.store.put(bucket, key, bytes(PROBE_BYTES))
+            self.store.delete(bucket, [key])
         except WhisperXError:
             return False
+        return True
 
     # ── clients of the broker ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,8 +170,13 @@ class Parts:
         """The transactional id is stable over restarts of a container and new for each pod."""
         if not self.settings.kafka.transactions:
             return PlainOutbox(self.settings.kafka)
-        worker = self.settings.worker.id or f"{socket.gethostname()}-{os.getpid()}"
-        return TransactionalOutbox(self.settings.kafka, f"{self.settings.kafka.group_prefix}{role.value}.{worker}")
+        name = f"{self.settings.kafka.group_prefix}{role.value}.{self.worker}"
+        return TransactionalOutbox(self.settings.kafka, name)
+
+    @property
+    def worker(self) -> str:
+        """Our name among those that share servers with us."""
+        return self.settings.worker.id or f"{socket.gethostname()}-{os.getpid()}"
 
     def control_watch(self) -> ControlWatch:
         tail = KafkaTail(self.settings.kafka, self.topic(Topic.CONTROL))

@@ -20,7 +20,7 @@ from consumer.coordinator.coordinator import STAGES, Coordinator, Outcome, Past
 from consumer.coordinator.policy import Park, Policy, Send
 from consumer.coordinator.state import OPEN, JobState
 from consumer.core.layout import Topic
-from consumer.errors import BrokenWorker, BrokerUnavailable, DependencyAway, Rejected
+from consumer.errors import BrokenWorker, BrokerUnavailable, DependencyAway, Rejected, StoreUnavailable
 from consumer.events import Event, JobFinished, Priority, Problem
 from consumer.functions.intake import received_of
 from consumer.health import Health
@@ -246,7 +246,12 @@ class Coordination:
 
     def _past(self, coordinator: Coordinator, job_id: str) -> Past | None:
         """For a request under an unknown id: what the object store still tells of it."""
-        return None if coordinator.knows(job_id) else self._lookup(job_id)
+        if coordinator.knows(job_id):
+            return None
+        try:
+            return self._lookup(job_id)
+        except Rejected as error:  # a bucket of ours is missing or closed to us: wait, as for a store that is away
+            raise StoreUnavailable(f"looking for results of {job_id}: {error.message}") from error
 
     def _tick(self, now_s: float) -> None:
         self._tick_at = now_s + TICK_S

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from consumer import topics
-from consumer.errors import DependencyAway, WhisperXError
+from consumer.errors import DependencyAway, RefusedCredentials, WhisperXError
 from consumer.findings import Finding, fail, ok, warn
 from consumer.ports import ObjectStore
 from consumer.settings import Settings
@@ -55,6 +55,8 @@ def run(checks: Iterable[Check]) -> list[Finding]:
             continue
         try:
             findings.extend(check.ask())
+        except RefusedCredentials as error:  # it is there, and what else it says is worth hearing
+            findings.append(fail(check.name, error.message, _see(error)))
         except DependencyAway as error:
             away |= {check.server} - {""}
             findings.append(fail(check.name, error.message, AWAY.get(check.server, _see(error))))

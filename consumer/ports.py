@@ -60,7 +60,8 @@ class ObjectStore(Protocol):
     """An S3-compatible store.
 
     Every method raises MissingBucket, MissingObject, AccessDenied, ChangedObject (an `etag` that no longer
-    matches) or StoreUnavailable (network, 5xx, time-out; worth another try), and nothing else on purpose.
+    matches), StoreUnavailable (network, 5xx, time-out; worth another try) or RefusedCredentials (whatever is asked
+    for), and nothing else on purpose.
     """
 
     def stat(self, bucket: str, key: str, version_id: str | None = None) -> ObjectStat: ...

@@ -10,6 +10,7 @@ from consumer.errors import (
     Misconfigured,
     MissingBucket,
     MissingObject,
+    RefusedCredentials,
     Unavailable,
     WhisperXError,
 )
@@ -55,7 +56,7 @@ _OF_ERRORS: tuple[tuple[tuple[type[WhisperXError], ...], Exit], ...] = (
     ((NotFound, MissingObject, MissingBucket), Exit.NOT_FOUND),
     ((DamagedResult, ChangedFile), Exit.DAMAGED),
     ((Overtaken,), Exit.OVERTAKEN),
-    ((Misconfigured, AccessDenied), Exit.MISCONFIGURED),
+    ((Misconfigured, AccessDenied, RefusedCredentials), Exit.MISCONFIGURED),
     ((Unavailable,), Exit.UNAVAILABLE),
     ((WrongUsage, WhisperXError), Exit.USAGE),
 )

@@ -18,6 +18,7 @@ from consumer.errors import (
     ChangedObject,
     MissingBucket,
     MissingObject,
+    RefusedCredentials,
     StoreUnavailable,
     WhisperXError,
 )
@@ -34,12 +35,12 @@ _ERRORS_BY_CODE: dict[str, type[WhisperXError]] = {
     "KeyTooLongError": MissingObject,
     "XMinioInvalidObjectName": MissingObject,
     "AccessDenied": AccessDenied,
-    "InvalidAccessKeyId": AccessDenied,
-    "SignatureDoesNotMatch": AccessDenied,
-    "ExpiredToken": AccessDenied,
-    "InvalidToken": AccessDenied,
-    "InvalidTokenId": AccessDenied,
-    "RequestTimeTooSkewed": AccessDenied,
+    "InvalidAccessKeyId": RefusedCredentials,
+    "SignatureDoesNotMatch": RefusedCredentials,
+    "ExpiredToken": RefusedCredentials,
+    "InvalidToken": RefusedCredentials,
+    "InvalidTokenId": RefusedCredentials,
+    "RequestTimeTooSkewed": RefusedCredentials,
     "PreconditionFailed": ChangedObject,
 }
 """Any other code is worth another try: what is left are overload, quotas, conflicts and faults of the server."""
@@ -115,6 +116,15 @@ def access_denied(place: Place, code: str) -> AccessDenied:
     return AccessDenied(message, bucket=place.bucket, key=place.key)
 
 
+def refused_credentials(place: Place, code: str) -> RefusedCredentials:
+    """Not about the object: every request would end so, and no job is to blame."""
+    message = (
+        f"The store at {place.endpoint} refuses our credentials ({code}), asked for {place}. Correct "
+        "WHISPERX_STORE__ACCESS_KEY, SECRET_KEY or SESSION_TOKEN, or the clock of this machine, and restart."
+    )
+    return RefusedCredentials(message, bucket=place.bucket, key=place.key)
+
+
 def _by_code(place: Place, code: str, status: int) -> WhisperXError:
     known = _ERRORS_BY_CODE.get(code)
     if known is MissingBucket:
@@ -123,6 +133,8 @@ def _by_code(place: Place, code: str, status: int) -> WhisperXError:
         return missing_object(place)
     if known is ChangedObject:
         return changed_object(place)
+    if known is RefusedCredentials:
+        return refused_credentials(place, code)
     if known is AccessDenied or status in _DENIED:
         return access_denied(place, code)
     return _by_status(place, status, code)

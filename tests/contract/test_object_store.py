@@ -13,7 +13,7 @@ from minio.versioningconfig import VersioningConfig
 
 from consumer.adapters.memory_store import MemoryStore
 from consumer.adapters.object_store import S3Store
-from consumer.errors import AccessDenied, ChangedObject, StoreUnavailable
+from consumer.errors import AccessDenied, ChangedObject, RefusedCredentials, StoreUnavailable
 from consumer.ports import ObjectStore, PutOutcome
 from demo.embedded.store import EmbeddedStore
 from tests.contract.store_contract import MIB, StoreContract, VersionContract
@@ -117,12 +117,12 @@ def bucket(minio: Minio, bucket_prefix: str) -> str:
 class TestRefusals:
     @every_request
     @pytest.mark.parametrize("wrong", ["access_key", "secret_key"])
-    def test_wrong_keys_are_denied_and_nothing_of_them_is_told(
+    def test_wrong_keys_are_refused_and_nothing_of_them_is_told(
         self, minio: Minio, bucket: str, wrong: str, ask: Ask
     ) -> None:
         keys = {"access_key": minio.access_key, "secret_key": minio.secret_key} | {wrong: "a-wrong-one"}
         store = S3Store(minio.endpoint, keys["access_key"], keys["secret_key"], secure=False, sleep=at_once)
-        with pytest.raises(AccessDenied, match=bucket) as caught:
+        with pytest.raises(RefusedCredentials, match=bucket) as caught:
             ask(store, bucket)
         told = str(caught.value)
         assert "a-wrong-one" not in told

@@ -175,4 +175,4 @@ def test_a_refused_key_is_a_finding(settings: Settings, admin: KafkaAdmin, minio
     store = S3Store(minio.endpoint, minio.access_key, "not-the-secret-key", secure=minio.secure)
     refused = [finding for finding in examine(settings, admin, store) if finding.check == "store"]
     assert [finding.level for finding in refused] == [Level.FAIL, Level.FAIL]
-    assert "ACCESS_DENIED" in refused[0].todo
+    assert "CREDENTIALS_REFUSED" in refused[0].todo

@@ -11,7 +11,7 @@ from consumer.adapters.memory_broker import Fault, MemoryBroker, MemoryInbox, Me
 from consumer.coordination import Coordination
 from consumer.coordinator.coordinator import Past
 from consumer.core.layout import Topic
-from consumer.errors import BrokenWorker
+from consumer.errors import BrokenWorker, MissingBucket
 from consumer.events import Event, JobFinished, JobStatus
 from consumer.health import Health
 from consumer.metrics import Metrics
@@ -244,3 +244,26 @@ def test_a_job_whose_transaction_fails_is_not_yet_finished() -> None:
     assert cluster.value("jobs_finished_total", status="completed") is None
     cluster.turn(coordinator)
     assert cluster.value("jobs_finished_total", status="completed") == 1
+
+
+def test_a_results_bucket_that_is_missing_ends_no_coordinator_and_loses_no_request() -> None:
+    """Without it nobody knows whether a job was done before: requests wait, and nothing is decided."""
+    cluster, missing = Cluster(), [True] * 3
+
+    def lookup(_: str) -> Past:
+        if missing:
+            missing.pop()
+            raise MissingBucket("the store has no bucket 'results'; create it, or correct the name")
+        return Past()
+
+    coordinator, _ = cluster.coordinator()
+    coordinator._lookup = lookup
+    cluster.tell(requested("job"))
+    told: list[str] = []
+    while missing:
+        cluster.turn(coordinator, times=1)
+        told += coordinator._health.ready().reasons
+    assert "no bucket 'results'" in told[-1]
+    finish(cluster, coordinator)
+    assert [(result.job_id, result.status) for result in cluster.results()] == [("job", JobStatus.COMPLETED)]
+    assert coordinator._health.live().ok

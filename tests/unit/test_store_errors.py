@@ -7,7 +7,15 @@ import urllib3
 from minio.error import InvalidResponseError, S3Error, ServerError
 
 from consumer.adapters.store_errors import Place, from_response, of_code, translated
-from consumer.errors import AccessDenied, ChangedObject, MissingBucket, MissingObject, StoreUnavailable, WhisperXError
+from consumer.errors import (
+    AccessDenied,
+    ChangedObject,
+    MissingBucket,
+    MissingObject,
+    RefusedCredentials,
+    StoreUnavailable,
+    WhisperXError,
+)
 
 PLACE = Place("store:9000", "calls", "a.wav")
 VERSION = Place("store:9000", "calls", "a.wav", "v1")
@@ -34,14 +42,15 @@ def told(place: Place, error: Exception) -> WhisperXError:
         ("KeyTooLongError", 400, MissingObject),
         ("XMinioInvalidObjectName", 400, MissingObject),
         ("AccessDenied", 403, AccessDenied),
-        ("InvalidAccessKeyId", 403, AccessDenied),
-        ("SignatureDoesNotMatch", 403, AccessDenied),
-        ("ExpiredToken", 400, AccessDenied),
-        ("RequestTimeTooSkewed", 403, AccessDenied),
+        ("InvalidAccessKeyId", 403, RefusedCredentials),
+        ("SignatureDoesNotMatch", 403, RefusedCredentials),
+        ("ExpiredToken", 400, RefusedCredentials),
+        ("RequestTimeTooSkewed", 403, RefusedCredentials),
         ("AccountProblem", 403, AccessDenied),
         ("PreconditionFailed", 412, ChangedObject),
         ("SlowDown", 503, StoreUnavailable),
         ("InternalError", 500, StoreUnavailable),
+        ("XMinioStorageFull", 507, StoreUnavailable),
         ("RequestTimeout", 400, StoreUnavailable),
         ("OperationAborted", 409, StoreUnavailable),
         ("ANewCode", 418, StoreUnavailable),
