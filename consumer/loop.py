@@ -305,6 +305,10 @@ class Loop:
         ledger = lane.ledgers.get(record.partition)
         if ledger is None:
             return
+        if ledger.has_taken(record.offset):  # the client was set back, as after the restart of a broker
+            where = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            log.info("A record comes again and is in hand already", extra=where)
+            return
         if not self._room():
             lane.inbox.seek(record.partition, record.offset)
             lane.inbox.pause({record.partition})

@@ -26,6 +26,10 @@ class Ledger:
         self._open.add(offset)
         self._next = offset + 1
 
+    def has_taken(self, offset: int) -> bool:
+        """Whether this offset lies behind us already: in work or done."""
+        return self._next is not None and offset < self._next
+
     def finish(self, offset: int) -> None:
         self._open.remove(offset)
 
