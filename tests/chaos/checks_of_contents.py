@@ -158,9 +158,10 @@ def progress(seen: Evidence) -> Verdict:
 
 def lag(seen: Evidence) -> Verdict:
     """Every group stands at the very end of its topics soon after the last result."""
-    findings = []
+    findings: list[str] = []
     if seen.lag_zero_after_s is None:
-        findings.append(f"{seen.lag_left} records of lag are left")
+        findings += [f"{lag} records of lag are left on {topic}" for topic, lag in seen.lag_left.items()]
+        findings = findings or ["lag 0 was not reached in time"]
     elif seen.lag_zero_after_s > 60.0:
         findings.append(f"lag 0 was reached {seen.lag_zero_after_s:.0f} s after the last result")
     return verdict("lag", findings, lag_zero_after_s=seen.lag_zero_after_s)

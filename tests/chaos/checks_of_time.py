@@ -39,6 +39,7 @@ def endings(seen: Evidence) -> Verdict:
         "endings",
         [f"{life.name} ended with {life.code}" for life in bad],
         starts=len(seen.lives),
+        not_alive=len(seen.not_alive),
         endings={str(code): count for code, count in sorted(codes.items())},
     )
 

@@ -142,7 +142,8 @@ class Evidence:
     retry_base_s: float
     retry_max_s: float
     lag_zero_after_s: float | None
-    lag_left: int = 0
+    lag_left: Mapping[str, int] = field(default_factory=dict)
+    """Topic → records that its group had not done."""
     submissions: tuple[Submission, ...] = ()
     references: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     results: tuple[Result, ...] = ()
@@ -152,6 +153,8 @@ class Evidence:
     attempts: tuple[Attempted, ...] = ()
     faults: tuple[FaultDone, ...] = ()
     lives: tuple[Life, ...] = ()
+    not_alive: tuple[str, ...] = ()
+    """Processes that were ended because their /healthz said so, or nothing."""
     hand_overs: tuple[HandOver, ...] = ()
     computations: tuple[Computation, ...] = ()
     standings: tuple[Standing, ...] = ()

@@ -14,9 +14,12 @@ from pathlib import Path
 from tests.chaos.broken_builds import Sabotage
 from tests.chaos.ground import WAYS, Ground
 from tests.chaos.journal import Journal
+from tests.chaos.probes import Probe
+from tests.servers.process import free_port
 
 ROOT = Path(__file__).parents[2]
 WATCH_S = 0.05
+STARTED = '"Started"'
 RESTART_S = 0.5
 """Before a process that ended by itself is started again: one that cannot start must not eat the machine."""
 PLACES = (
@@ -39,6 +42,9 @@ class Place:
     busy: bool = False
     """A fault is at work on it."""
     wants_start_at_s: float = 0.0
+    probe: Probe | None = None
+    """Once it has started."""
+    port: int = 0
 
     @property
     def life(self) -> str:
@@ -77,7 +83,7 @@ class Fleet:
 
     def started(self) -> bool:
         """Every process has joined its groups once."""
-        return all(place.starts and self._has_said(place, '"Started"') for place in self.places)
+        return all(place.starts and self._has_said(place, STARTED) for place in self.places)
 
     def stop(self, timeout_s: float) -> None:
         """End in good order; what does not end in time is killed, and the journal tells."""
@@ -108,21 +114,44 @@ class Fleet:
             time.sleep(WATCH_S)
 
     def _look_after(self, place: Place) -> None:
+        self._probe(place)
         if place.process is not None and (code := place.process.poll()) is not None:
             self.journal.write("process-ended", life=place.life, code=code)
             place.process = None
+            if place.probe is not None:
+                place.probe.stop()
+                place.probe = None
             place.wants_start_at_s = time.monotonic() + (0.0 if code < 0 else RESTART_S)
         if place.process is None and not self._ending.is_set() and time.monotonic() >= place.wants_start_at_s:
             self._start(place)
 
+    def _probe(self, place: Place) -> None:
+        """As the kubelet: from its start on ask whether it is alive, and kill what is not."""
+        if place.probe is None:
+            if place.runs and self._has_said(place, STARTED):
+                place.probe = Probe(place.port)
+                place.probe.start()
+        elif place.probe.is_dead and not place.busy:
+            self.journal.write("not-alive", life=place.life, reason=place.probe.reason)
+            place.signal(signal.SIGUSR2)  # it writes its stacks into its log
+            self.ended(place, place.life, 0.5)
+            place.signal(signal.SIGKILL)
+            place.probe.stop()
+            place.probe = None
+
     def _start(self, place: Place) -> None:
         place.starts += 1
+        place.port = free_port()
         command = [sys.executable, "-m", "tests.chaos.worker", "--roles", place.roles, "--pace", str(self.pace_s)]
         command += ["--notes", str(self.folder / "notes"), "--sabotage", self.sabotage]
         with self._log(place).open("wb") as sink:
             place.process = subprocess.Popen(
                 command,
-                env=self.ground.environment(place.way, place.worker_id),
+                env={
+                    **self.ground.environment(place.way, place.worker_id),
+                    "WHISPERX_SERVER__HOST": "127.0.0.1",
+                    "WHISPERX_SERVER__PORT": str(place.port),
+                },
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,

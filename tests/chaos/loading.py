@@ -68,6 +68,7 @@ def load(folder: Path) -> Evidence:
         attempts=tuple(_attempt(f) for f in (*facts["work"], *facts["failure"])),
         faults=tuple(_faults(journal["fault"])),
         lives=tuple(_lives(journal["process-started"], journal["process-ended"])),
+        not_alive=tuple(entry.fields["life"] for entry in journal["not-alive"]),
         hand_overs=tuple(_hand_over(name, line) for name, line in lines if line["message"] == HANDED_OVER),
         computations=tuple(_computation(name, line) for name, line in lines if _is_computation(line)),
         standings=tuple(_standing(entry) for entry in journal["standing"]),

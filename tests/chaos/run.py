@@ -95,8 +95,9 @@ class _Run:
         self._scenario = Scenario(plan.seed, plan.jobs, servers.system.recordings)
         self._fleet = Fleet(servers, journal, plan.folder, plan.chunk_pace_s, plan.sabotage)
         self._faults = Faults(servers, self._fleet, journal, plan.roles)
-        self._groups = Groups(servers.brokers.bootstrap_servers, PREFIX, PARTITIONS)
-        self._watch = Watch(self._groups, journal, servers.system.codec, PUBLIC_PARTITIONS)
+        brokers = servers.brokers.bootstrap_servers
+        self._groups = Groups(brokers, PREFIX, PARTITIONS)
+        self._watch = Watch(Groups(brokers, PREFIX, PARTITIONS), journal, servers.system.codec, PUBLIC_PARTITIONS)
 
     def go(self) -> None:
         self._upload()
@@ -156,15 +157,17 @@ class _Run:
             say(f"still open after {self._plan.drain_s:.0f} s: {_some(jobs - self._watch.finished.keys())}")
         ended_s = max([began_s, *self._watch.finished.values()])
         say("waiting for lag 0")
-        reached = wait(lambda: self._lag() == 0, max(1.0, LAG_S + 5 - (time.time() - ended_s)), 0.5)
+        reached = wait(lambda: not self._lag(), max(1.0, LAG_S + 5 - (time.time() - ended_s)), 0.5)
         after_s = round(max(0.0, time.time() - ended_s), 1)
         self._journal.write("drained", lag_zero_after_s=after_s if reached else None, lag_left=self._lag())
 
-    def _lag(self) -> int:
+    def _lag(self) -> dict[str, int]:
         try:
             return self._groups.lag()
-        except (KafkaException, TimeoutError):
-            return -1
+        except (KafkaException, TimeoutError) as error:
+            say(f"the groups cannot be asked: {error}")
+            self._groups.begin_anew()
+            return {"nobody answers": -1}
 
 
 def _some(names: Iterable[str]) -> str:

@@ -90,7 +90,11 @@ WRONG: dict[str, tuple[Check, dict[str, Any], str]] = {
     "an attempt sent twice": (contents.due_times, {"attempts": (*GOOD.attempts, AGAIN)}, "was sent 2 times"),
     "progress that goes back": (contents.progress, {"progress": (*GOOD.progress, Told(RUN, 4, 0.9))}, "4/0.9"),
     "progress that comes twice": (contents.progress, {"progress": (*GOOD.progress, Told(RUN, 3, 1.0))}, "3/1.0"),
-    "lag that is left": (contents.lag, {"lag_zero_after_s": None, "lag_left": 3}, "3 records of lag"),
+    "lag that is left": (
+        contents.lag,
+        {"lag_zero_after_s": None, "lag_left": {"jobs": 3}},
+        "3 records of lag are left on jobs",
+    ),
     "lag that went late": (contents.lag, {"lag_zero_after_s": 61.0}, "61 s after"),
     "a fault that did not happen": (time.faults, {"asked_faults": 2}, "only 1 of 2"),
     "a fault that failed": (time.faults, {"faults": (replace(fault(), ok=False),)}, "failed"),

@@ -39,6 +39,10 @@ class Groups:
     partitions: dict[Topic, int]
 
     def __post_init__(self) -> None:
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """After a failure: a client may look for a lost coordinator for ever (confluentinc/librdkafka#5456)."""
         self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
 
     def standing(self, *, committed_only: bool) -> dict[str, list[tuple[int, int]]]:
@@ -53,9 +57,10 @@ class Groups:
             for topic, ends in asked.items()
         }
 
-    def lag(self) -> int:
-        """Of all groups together, to the very end of each topic, as an autoscaler counts it."""
-        return sum(end - at for places in self.standing(committed_only=False).values() for at, end in places)
+    def lag(self) -> dict[str, int]:
+        """Of each group that has any, to the very end of its topic, as an autoscaler counts it."""
+        lags = {t: sum(end - at for at, end in places) for t, places in self.standing(committed_only=False).items()}
+        return {topic: lag for topic, lag in lags.items() if lag}
 
     def _ends(self, topic: Topic, committed_only: bool) -> dict[int, int]:
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -99,7 +104,8 @@ class Watch:
             try:
                 standing = self.groups.standing(committed_only=True)
             except (KafkaException, TimeoutError):
-                continue  # the brokers are away, which is no news
+                self.groups.begin_anew()  # the brokers are away, which is no news
+                continue
             self.journal.write("standing", topics=standing)
 
     def _read_results(self) -> None:
