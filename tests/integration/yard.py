@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from consumer.adapters.kafka import KafkaInbox, KafkaTail, TransactionalOutbox
+from confluent_kafka import Producer
+
+from consumer.adapters.kafka import KafkaInbox, KafkaTail, TransactionalOutbox, producer_config
 from consumer.broker import Outbox
 from consumer.health import Health
 from consumer.loop import Loop, LoopLimits
@@ -142,6 +144,7 @@ class Yard:
     partitions: int = 1
     servers: str = ""
     max_poll_s: float = SESSION_S
+    session_s: float = SESSION_S
     commit_timeout_s: float = 10.0
     workers: list[Worker] = field(default_factory=list)
 
@@ -149,7 +152,7 @@ class Yard:
         self.work_topic = self.kafka.create_topic(f"{self.prefix}work", self.partitions)
         self.out_topic = self.kafka.create_topic(f"{self.prefix}out", 1)
         direct = self.settings(self.kafka.bootstrap_servers)
-        self._filler = TransactionalOutbox(direct, f"{self.prefix}filler")
+        self._filler = Producer({**producer_config(direct), "message.timeout.ms": 60_000})
         self._reader = KafkaTail(direct, self.out_topic, partitions=[0])
         self._seen: list[bytes] = []
 
@@ -159,7 +162,7 @@ class Yard:
             topic_prefix=self.prefix,
             group_prefix=self.prefix,
             group_protocol=self.protocol,
-            session_timeout_s=SESSION_S,
+            session_timeout_s=self.session_s,
             max_poll_interval_s=self.max_poll_s,
             commit_timeout_s=self.commit_timeout_s,
             transaction_timeout_s=10.0,
@@ -169,9 +172,10 @@ class Yard:
     def group(self) -> str:
         return f"{self.prefix}group"
 
-    def put(self, *values: bytes, partition: int | None = 0) -> None:
-        records = [Outgoing(self.work_topic, value, value, partition=partition) for value in values]
-        self._filler.publish(records, [])
+    def put(self, *values: bytes, partition: int = 0) -> None:
+        for value in values:
+            self._filler.produce(self.work_topic, value, value, partition=partition)
+        assert self._filler.flush(60) == 0
 
     def worker(
         self,
@@ -241,7 +245,6 @@ class Yard:
                 worker.inbox.close(5.0)
             else:
                 worker.thread.join(30.0)
-        self._filler.close(1.0)
         self._reader.close()
 
 
