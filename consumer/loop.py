@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted, Rebalance
 from consumer.core.offsets import Ledger
+from consumer.core.turns import Turns, Waiting
 from consumer.errors import Abandoned, BrokerUnavailable
 from consumer.health import Health
 from consumer.metrics import Metrics
@@ -77,6 +78,7 @@ class Loop:
         self._idle_rounds = 0
         self._lag_at = 0.0
         self._taken = 0
+        self._turns: Turns[bytes] = Turns()
         self._stopping = threading.Event()
         self._failed = False
         """Ended by an error: publish nothing more, and leave the attempt marks as they are."""
@@ -263,19 +265,19 @@ class Loop:
     def _take(self) -> None:
         """Poll every lane once, highest first; with room, every n-th record is looked for in the lowest first."""
         self._set_flow()
-        for lane in self._in_order():
+        for lane in self._in_order(self._taken):
             record = self._poll(lane, POLL_S if lane is self._lanes[-1] else 0.0)
             if record is not None:
                 self._accept(lane, record)
                 return
 
-    def _in_order(self) -> list[Lane]:
-        """Highest first; every n-th record is looked for in the lower lanes first, each of them in its turn."""
+    def _in_order(self, count: int) -> list[Lane]:
+        """Highest first; every n-th time the lower lanes come first, each of them in its turn."""
         share, lower = self._limits.low_lane_share, len(self._lanes) - 1
         every = round(1 / share) if share else 0
-        if not (every and lower and self._taken and self._taken % every == 0):
+        if not (every and lower and count and count % every == 0):
             return self._lanes
-        first = 1 + self._taken // every % lower
+        first = 1 + count // every % lower
         return self._lanes[first:] + self._lanes[:first]
 
     def _poll(self, lane: Lane, timeout_s: float) -> Received | None:
@@ -315,7 +317,7 @@ class Loop:
             lane.paused = True
             return
         ledger.take(record.offset)
-        self._tasks.append(Task(lane, ledger, record, self._handler.weight(record)))
+        self._tasks.append(Task(lane, ledger, record, self._handler.weight(record), self._turns.now))
         self._taken += 1
         self._metrics.records_consumed.labels(record.topic).inc()
 
@@ -324,13 +326,26 @@ class Loop:
         if self._publisher.is_in_doubt:
             return
         free = self._limits.workers - sum(task.runs for task in self._tasks)
-        for task in [task for task in self._tasks if task.waits][: max(0, free)]:
+        for _ in range(free):
+            task = self._next()
+            if task is None:
+                return
             task.number = task.lane.begin(task.record)
             if task.number > self._limits.fatal_attempts:
                 self._give_up(task)
                 continue
             task.lane.inbox.note({task.record.partition: task.lane.mark(task.record.partition)})
+            self._turns.begun(task.job, {held.job for held in self._tasks})
             self._todo.put(task)
+
+    def _next(self) -> Task | None:
+        """Of the highest lane (or of a lower one, in its turn) the task of the job whose turn it is."""
+        ready = [task for task in self._tasks if task.waits]
+        for lane in self._in_order(self._turns.now):
+            of_lane = [task for task in ready if task.lane is lane]
+            if of_lane:
+                return of_lane[self._turns.next([Waiting(task.job, task.since) for task in of_lane])]
+        return None
 
     def _give_up(self, task: Task) -> None:
         record = task.record

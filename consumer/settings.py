@@ -199,8 +199,9 @@ class CoordinatorSettings(Group):
 class WorkerSettings(Group):
     id: str = ""
     """Name of this process in transactional ids; empty: host name and process id, which a container keeps."""
-    handoff_s: float = Field(600.0, gt=0)
-    """Audio taken from Kafka and not finished, in seconds: enough for the running batch and the next."""
+    handoff_s: float = Field(6 * 3600.0, gt=0)
+    """Audio taken from Kafka and not finished, in seconds. Jobs take turns among what a worker has taken, so this is as
+    much as may be released to one: coordinator.chunks_in_flight times chunks.length_s. Only its records are held."""
     low_lane_share: float = Field(0.1, ge=0, le=0.5)
     """Share of the chunks that the lower lanes get in turn, even when the highest one always has work."""
     in_place_tries: int = Field(3, ge=1)

@@ -118,11 +118,18 @@ class Task:
     ledger: Ledger
     record: Received
     weight: float
+    since: int = 0
+    """How many pieces of work the loop had begun when it was taken."""
     number: int = 0
     """How often it was begun; 0 while it waits for a worker."""
     answered: bool = False
     """The worker is done with it; its answer waits to be published."""
     stop: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def job(self) -> bytes:
+        """What the key says: the job, or the job, a slash and the chunk."""
+        return (self.record.key or b"").partition(b"/")[0]
 
     @property
     def waits(self) -> bool:
