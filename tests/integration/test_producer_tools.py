@@ -180,6 +180,16 @@ def test_a_recording_becomes_a_job_and_its_result_a_file(
     assert (code, out) == (Exit.OK, "1\n"), err
 
 
+def test_a_retry_names_the_newest_run_that_readers_of_committed_results_know(installation: Installation) -> None:
+    in_a_transaction(installation, finished("a", JobStatus.FAILED, run=2), commit=True)
+    in_a_transaction(installation, finished("a", run=3), commit=False)
+    code, _, err = jobs(installation, "retry", "a", "--reason", "disk full")
+    assert code == Exit.OK, err
+    (control,) = decoded(installation, Topic.CONTROL, JobControl)
+    assert isinstance(control, JobControl)
+    assert (control.action, control.run, control.reason) == ("retry", 2, "disk full")
+
+
 def test_events_go_through_a_registry_where_there_is_one(installation: Installation, registry: Registry) -> None:
     env = {"WHISPERX_REGISTRY__URL": registry.url}
     code, _, err = jobs(installation, "cancel", "a", env=env)

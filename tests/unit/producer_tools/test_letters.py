@@ -140,6 +140,13 @@ class TestSurvey:
         assert self.open_ones([letter(0), forged]) == [0, 1]
 
 
+def test_an_event_that_is_sent_again_reads_as_before() -> None:
+    value, headers = control("a")
+    again = redriven(letter(value=value, key=b"a", headers=headers))
+    record = Received(again.topic, 0, 9, again.key, again.value, again.headers)
+    assert CODEC.decode(record, (JobControl,)) == JobControl(job_id="a", action="cancel")
+
+
 def test_a_line_says_how_often_it_was_redriven_and_what_became_of_it() -> None:
     again = redriven(letter(3))
     back = letter(9, headers=again.headers)
