@@ -31,6 +31,8 @@ POLL_S = 0.05
 IDLE_COMMIT_S = 5.0
 NOTE_AGAIN_ROUNDS = 6
 LAG_INTERVAL_S = 5.0
+ASK_AGAIN_S = 2.0
+"""While the broker is away, how often it is asked whether it is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,10 +288,22 @@ class Loop:
             record = lane.inbox.poll(timeout_s)
         except BrokerUnavailable as error:
             self._health.set_ready(condition, False, error.message)
+            lane.ask_at = self._clock() + ASK_AGAIN_S
             return None
-        self._health.set_ready(condition, True)
+        if record is not None or self._is_back(lane):
+            lane.ask_at = None
+            self._health.set_ready(condition, True)
         self._health.poll_seen(self._handler.role)
         return record
+
+    def _is_back(self, lane: Lane) -> bool:
+        """Whether the broker answers again: to an idle loop nothing comes, whether it is there or not."""
+        if lane.ask_at is None:
+            return True
+        if self._clock() < lane.ask_at:
+            return False
+        lane.ask_at = self._clock() + ASK_AGAIN_S
+        return lane.inbox.is_answered()
 
     def _room(self) -> bool:
         held = sum(task.weight for task in self._tasks)

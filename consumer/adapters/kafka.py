@@ -33,6 +33,8 @@ _librdkafka_log = logging.getLogger("librdkafka")
 
 REQUEST_TIMEOUT_S = 10.0
 """A request without an answer for so long, on a connection that may be dead: it is given up, the connection too."""
+ANSWER_S = 1.0
+"""For the question whether the broker is there at all."""
 NOTE_LIFE_S = 3 * REQUEST_TIMEOUT_S
 """After that a note was given up, if its answer did not come: sent, and tried again twice."""
 
@@ -189,6 +191,13 @@ class KafkaInbox:
                 f"topic {self._topic} does not exist; create the topics with `whisperx-consumer topics create`"
             )
         raise BrokerUnavailable(f"reading {self._topic}: {error.str()}")
+
+    def is_answered(self) -> bool:
+        try:
+            self._consumer.list_topics(self._topic, timeout=ANSWER_S)
+        except KafkaException:
+            return False
+        return True
 
     def pause(self, partitions: set[int]) -> None:
         self._on_assigned(self._consumer.pause, partitions)

@@ -106,6 +106,9 @@ class MemoryInbox:
         self._positions: dict[int, int] = {}
         self._generation = -1
         self.expelled = False
+        self.away = False
+        """The broker does not answer; the client says so once, and then is silent as a real one."""
+        self._told_away = False
         self.noting: set[int] = set()
         """Partitions whose notes the test leaves unanswered."""
 
@@ -127,6 +130,10 @@ class MemoryInbox:
         self._join()
 
     def poll(self, timeout_s: float) -> Received | None:  # noqa: ARG002  (nothing to wait for: what is there is there)
+        if self.away:
+            self._tell_away()
+            return None
+        self._told_away = False
         self._catch_up()
         for partition in sorted(self._assigned - self._paused):
             log = self._broker.topics[self._topic][partition]
@@ -135,6 +142,9 @@ class MemoryInbox:
                 self._positions[partition] = position + 1
                 return log[position]
         return None
+
+    def is_answered(self) -> bool:
+        return not self.away
 
     def pause(self, partitions: set[int]) -> None:
         self._paused |= partitions
@@ -183,6 +193,11 @@ class MemoryInbox:
             self._state.members.remove(self)
             self._state.generation += 1
         return True
+
+    def _tell_away(self) -> None:
+        if not self._told_away:
+            self._told_away = True
+            raise BrokerUnavailable("away by the test")
 
     def _join(self) -> None:
         self._state.members.append(self)

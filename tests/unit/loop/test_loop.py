@@ -359,3 +359,18 @@ def test_nothing_is_published_while_a_note_is_not_answered() -> None:
     assert rig.out() == []
     inbox.noting = set()
     rig.turn_until(lambda: rig.out() == [b"done:wait"], loop)
+
+
+def test_an_idle_loop_is_not_ready_as_long_as_its_broker_is_away() -> None:
+    """The client tells once that the broker is gone; from an idle broker nothing comes either."""
+    rig = Rig()
+    loop, inbox = rig.worker(GatedHandler())
+    rig.turn_until(lambda: loop._health.ready().ok, loop)
+    inbox.away = True
+    loop.turn()
+    for _ in range(100):
+        loop.turn()
+        rig.now_s += 0.1
+        assert not loop._health.ready().ok
+    inbox.away = False
+    rig.turn_until(lambda: loop._health.ready().ok, loop)
