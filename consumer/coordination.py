@@ -52,6 +52,8 @@ class _Partition:
     next_offset: int | None = None
     committed: int | None = None
     rewind: bool = False
+    sought: bool = False
+    """Set back, and nothing read since: until then the client may tell the position of before."""
     notes: int = 0
     """How often the present position was noted outside a transaction."""
 
@@ -184,6 +186,7 @@ class Coordination:
         coordinator.restore(states)
         if held.rewind:
             self._inbox.seek(partition, committed or 0)
+        held.sought = held.rewind
         held.coordinator, held.next_offset, held.committed, held.rewind = coordinator, None, committed, False
         self._inbox.resume({partition})
         self._show_paused()
@@ -219,7 +222,7 @@ class Coordination:
         held = self._partitions.get(record.partition)
         if held is None or held.coordinator is None:
             return []
-        held.next_offset = record.offset + 1
+        held.next_offset, held.sought = record.offset + 1, False
         self._metrics.records_consumed.labels(record.topic).inc()
         try:
             event = self._post.codec.decode(record, CARRIED[Topic.JOB_EVENTS])
@@ -286,6 +289,7 @@ class Coordination:
     def _publish(self, parked: list[Outgoing], now_s: float) -> None:
         outcomes = {p: held.coordinator.outcome(now_s) for p, held in self._partitions.items() if held.coordinator}
         records = [*parked, *(record for p, outcome in outcomes.items() for record in self._records(p, outcome))]
+        self._pass_markers()
         moved = {
             p: Mark(h.next_offset) for p, h in self._partitions.items() if h.next_offset not in (None, h.committed)
         }
@@ -294,6 +298,14 @@ class Coordination:
                 self._note_finished(outcomes)
         elif moved and now_s >= self._idle_commit_at:
             self._commit_alone(moved, now_s)
+
+    def _pass_markers(self) -> None:
+        """Go on behind the markers of transactions, else the lag of an idle partition stays 1 for ever."""
+        for partition, held in self._partitions.items():
+            if held.coordinator is not None and not held.sought:
+                position = self._inbox.position(partition) or 0
+                if position > max(held.next_offset or 0, held.committed or 0):
+                    held.next_offset = position
 
     def _publish_together(self, records: list[Outgoing], moved: dict[int, Mark]) -> bool:
         """Output and input positions at once. False after a failure of any kind: we start over from the log."""

@@ -38,8 +38,8 @@ ANSWER_S = 1.0
 NOTE_LIFE_S = 3 * REQUEST_TIMEOUT_S
 """After that a note was given up, if its answer did not come: sent, and tried again twice."""
 
-LATE_S = 2.0
-"""What a call of the client may take beyond its own time limit before it is left behind."""
+OFFSETS_S = 6.0
+"""How long the offsets of a transaction may take: a few requests, but the client itself does not keep any limit."""
 
 _STALE = {
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -348,10 +348,12 @@ class TransactionalOutbox:
     def _send_offsets(self, producer: Producer, inbox: Inbox, marks: Marks) -> None:
         assert isinstance(inbox, KafkaInbox)
         positions = _positions(inbox.topic, marks)
+        limit_s = min(OFFSETS_S, 1.0 + self._timeout_s)
 
         def send() -> None:
-            call = partial(producer.send_offsets_to_transaction, positions, inbox.group_metadata(), self._timeout_s)
-            _answered(call, self._timeout_s + LATE_S)
+            group = inbox.group_metadata()
+            call = partial(producer.send_offsets_to_transaction, positions, group, limit_s - 1.0)
+            _answered(call, limit_s)
 
         _retrying(send, self._timeout_s)
 

@@ -187,6 +187,45 @@ def test_events_without_effect_move_the_position_too() -> None:
     assert cluster.broker.lag(PREFIX + Topic.JOB_EVENTS, GROUP) == 0
 
 
+class BehindMarkers(MemoryInbox):
+    """As a topic that is written in transactions: behind what was read lies a marker that nobody is given."""
+
+    def position(self, partition: int) -> int | None:
+        found = super().position(partition)
+        return found + 1 if found else found
+
+
+def test_positions_go_on_behind_the_markers_of_transactions() -> None:
+    cluster = Cluster()
+    coordinator, inbox = cluster.coordinator()
+    inbox.__class__ = BehindMarkers
+    cluster.tell(requested("job"))
+    cluster.turn(coordinator, times=30)
+    group = cluster.broker.groups[GROUP, PREFIX + Topic.JOB_EVENTS]
+    read = {p: len(log) for p, log in enumerate(cluster.broker.topics[PREFIX + Topic.JOB_EVENTS]) if log}
+    assert {p: mark.offset for p, mark in group.committed.items() if mark.offset} == {p: n + 1 for p, n in read.items()}
+
+
+def test_a_position_from_before_a_failure_is_not_committed() -> None:
+    """After a seek the client may tell the old position until something is read: that would be a loss."""
+    cluster = Cluster()
+    coordinator, inbox = cluster.coordinator()
+    cluster.broker.faults.append(Fault.ABORTED)
+    cluster.tell(requested("job"))
+    read = next(p for p, log in enumerate(cluster.broker.topics[PREFIX + Topic.JOB_EVENTS]) if log)
+    while cluster.broker.faults:
+        cluster.turn(coordinator, times=1)
+    poll, position = inbox.poll, inbox.position
+    inbox.poll = lambda timeout_s: None  # type: ignore[method-assign]
+    inbox.position = lambda partition: 1 if partition == read else None  # type: ignore[method-assign]
+    cluster.turn(coordinator, times=10)
+    group = cluster.broker.groups[GROUP, PREFIX + Topic.JOB_EVENTS]
+    assert read not in group.committed or group.committed[read].offset is None
+    inbox.poll, inbox.position = poll, position  # type: ignore[method-assign]
+    cluster.turn(coordinator, times=10)
+    assert cluster.seen(Topic.PLAN_WORK, PlanWork)
+
+
 def test_open_jobs_are_counted_by_stage_and_released_chunks_by_lane() -> None:
     cluster = Cluster()
     coordinator, _ = cluster.coordinator()

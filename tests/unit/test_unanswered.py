@@ -46,7 +46,6 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> type[StuckProducer]:
         let_go = threading.Event()
 
     monkeypatch.setattr(kafka, "Producer", Mine)
-    monkeypatch.setattr(kafka, "LATE_S", 0.1)
     return Mine
 
 
