@@ -12,6 +12,8 @@ SETTLE_S = 3.0
 """What a takeover may take beyond the session timeout."""
 SERVER_FAULTS = frozenset({"broker", "cut", "one-way", "latency", "store"})
 EVERYWHERE = frozenset({"broker", "store"})
+ECHO_S = 15.0
+"""A client notices at its next use that a server it lost came back; a transaction that gets stuck on that ends itself."""
 
 
 @dataclass
@@ -60,7 +62,7 @@ class Weather:
         """No fault was at work on this process, its way or the servers, or had been a settling time before."""
         after_s = self.seen.session_timeout_s + SETTLE_S
         return not any(
-            fault.start_s < end_s and fault.end_s + after_s > start_s
+            fault.start_s < end_s and fault.end_s + after_s + ECHO_S * (fault.kind in SERVER_FAULTS) > start_s
             for fault in self.seen.faults
             if self._touches(fault, life)
         )

@@ -1,0 +1,54 @@
+"""The short form of the chaos run, and builds that are wrong on purpose: the harness must find what is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers.control import unavailable
+from tests.servers.packages import KAFKA, MINIO, TOXIPROXY
+
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(900)]
+ROOT = Path(__file__).parents[2]
+
+
+def chaos(folder: Path, *arguments: str) -> dict[str, Any]:
+    """The summary line of a run with everything as plain processes."""
+    for package in (KAFKA, MINIO, TOXIPROXY):
+        if not package.is_installed():
+            unavailable(f"no {package.name} as a plain process: run python -m tests.servers.install {package.name}")
+    command = [sys.executable, "-m", "tests.chaos", "--folder", str(folder), *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
+    assert done.stdout.strip(), f"no summary; the end of what it said:\n{done.stderr[-3000:]}"
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == (0 if found["ok"] else 1)
+    return found
+
+
+def test_twenty_faults_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
+    """P1, P2, P3 and P4, in their short form."""
+    found = chaos(tmp_path / "run", "--jobs", "6", "--faults", "20", "--minutes", "2", "--drain-minutes", "3")
+    assert found["ok"], json.dumps(found, indent=2)
+    assert found["faults"] >= 20
+    assert found["transcripts_compared"] >= 2
+
+
+def test_a_build_without_transactions_is_found_out_by_its_duplicates(tmp_path: Path) -> None:
+    aimed = ("--kinds", "torn", "--roles", "coordinate", "--faults", "4", "--fault-pace", "8")
+    short = ("--jobs", "6", "--minutes", "1.5", "--drain-minutes", "1")
+    found = chaos(tmp_path / "run", "--sabotage", "no-transactions", *aimed, *short)
+    assert found["double_partials"] + found["double_terminals"] > 0, json.dumps(found, indent=2)
+    assert not found["ok"]
+
+
+def test_a_build_that_commits_before_it_works_is_found_out_by_its_losses(tmp_path: Path) -> None:
+    aimed = ("--kinds", "kill", "--roles", "transcribe", "--faults", "8", "--fault-pace", "3")
+    short = ("--jobs", "6", "--minutes", "1.5", "--drain-minutes", "0.5", "--chunk-pace", "2")
+    found = chaos(tmp_path / "run", "--sabotage", "commit-first", *aimed, *short)
+    assert found["lost_runs"] > 0, json.dumps(found, indent=2)
+    assert not found["ok"]
