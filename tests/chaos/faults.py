@@ -133,12 +133,16 @@ class Faults:
 
     def _target(self, fault: Fault) -> Place:
         while True:
-            free = [place for place in self.fleet.places if place.runs and not place.busy and self._may_hit(place)]
+            free = [
+                place for place in self.fleet.places if place.runs and not place.busy and self._may_hit(fault, place)
+            ]
             if free:
                 return fault.chance.choice(free)
             time.sleep(0.05)
 
-    def _may_hit(self, place: Place) -> bool:
+    def _may_hit(self, fault: Fault, place: Place) -> bool:
+        if fault.kind is FaultKind.TORN and not place.has_started:
+            return False
         return not self.roles or bool(self.roles & set(place.roles.split(",")))
 
     def _on_process(self, fault: Fault, place: Place) -> object:

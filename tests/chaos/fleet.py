@@ -55,6 +55,11 @@ class Place:
     def runs(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def has_started(self) -> bool:
+        """It has said so, and serves its probes."""
+        return self.runs and self.probe is not None
+
     def signal(self, number: signal.Signals) -> None:
         if self.process is not None:
             self.process.send_signal(number)

@@ -13,7 +13,7 @@ SETTLE_S = 3.0
 SERVER_FAULTS = frozenset({"broker", "cut", "one-way", "latency", "store"})
 EVERYWHERE = frozenset({"broker", "store"})
 ECHO_S = 15.0
-"""A client notices at its next use that a server it lost came back; a transaction that gets stuck on that ends itself."""
+"""A client notices only at its next use what became of a server; a transaction that gets stuck on that is given up."""
 
 
 @dataclass
