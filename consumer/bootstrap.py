@@ -73,8 +73,8 @@ class Runner(Protocol):
     def describe(self) -> dict[str, object]: ...
 
 
-PROBE_BYTES = 256 * 1024
-"""As large as what a store keeps beside its own notes: less would find room on a full disk."""
+PROBE_BYTES = 1024 * 1024
+"""Less would often find room on a disk that is full for everything else."""
 
 
 def version() -> str:

@@ -31,8 +31,10 @@ POLL_S = 0.05
 IDLE_COMMIT_S = 5.0
 NOTE_AGAIN_ROUNDS = 6
 LAG_INTERVAL_S = 5.0
+SILENCE_S = 5.0
+"""After so long without a record the broker is asked whether it is there."""
 ASK_AGAIN_S = 2.0
-"""While the broker is away, how often it is asked whether it is back."""
+"""While it is away, how often it is asked whether it is back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,20 +292,16 @@ class Loop:
             self._health.set_ready(condition, False, error.message)
             lane.ask_at = self._clock() + ASK_AGAIN_S
             return None
-        if record is not None or self._is_back(lane):
-            lane.ask_at = None
-            self._health.set_ready(condition, True)
         self._health.poll_seen(self._handler.role)
+        if record is not None or self._is_due(lane):
+            there = record is not None or lane.inbox.is_answered()
+            lane.ask_at = self._clock() + (SILENCE_S if there else ASK_AGAIN_S)
+            self._health.set_ready(condition, there, "the broker does not answer")
         return record
 
-    def _is_back(self, lane: Lane) -> bool:
-        """Whether the broker answers again: to an idle loop nothing comes, whether it is there or not."""
-        if lane.ask_at is None:
-            return True
-        if self._clock() < lane.ask_at:
-            return False
-        lane.ask_at = self._clock() + ASK_AGAIN_S
-        return lane.inbox.is_answered()
+    def _is_due(self, lane: Lane) -> bool:
+        """Whether to ask for the broker: to an idle loop nothing comes and nothing is told, be it there or not."""
+        return self._clock() >= lane.ask_at
 
     def _room(self) -> bool:
         held = sum(task.weight for task in self._tasks)

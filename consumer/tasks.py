@@ -69,8 +69,8 @@ class Lane:
     outlived: dict[int, dict[int, int]] = field(default_factory=dict)
     """Per lost partition: what of `begun` was counted by this process, which lives on: it was not its death."""
     paused: bool = False
-    ask_at: float | None = None
-    """The broker is away, and is asked again then; None while it is there."""
+    ask_at: float = 0.0
+    """When the broker is asked whether it is there, if nothing comes before."""
 
     def take_over(self, partition: int, note: str) -> None:
         """Read what earlier owners noted of the partition; when we were one of them, without our own beginnings."""

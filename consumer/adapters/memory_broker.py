@@ -108,7 +108,7 @@ class MemoryInbox:
         self.expelled = False
         self.away = False
         """The broker does not answer; the client says so once, and then is silent as a real one."""
-        self._told_away = False
+        self.told_away = False
         self.noting: set[int] = set()
         """Partitions whose notes the test leaves unanswered."""
 
@@ -133,7 +133,6 @@ class MemoryInbox:
         if self.away:
             self._tell_away()
             return None
-        self._told_away = False
         self._catch_up()
         for partition in sorted(self._assigned - self._paused):
             log = self._broker.topics[self._topic][partition]
@@ -195,8 +194,8 @@ class MemoryInbox:
         return True
 
     def _tell_away(self) -> None:
-        if not self._told_away:
-            self._told_away = True
+        if not self.told_away:
+            self.told_away = True
             raise BrokerUnavailable("away by the test")
 
     def _join(self) -> None:

@@ -198,8 +198,8 @@ def test_an_isolated_worker_is_replaced_and_publishes_nothing_when_its_network_r
     assert yard.out()[0] == b"owner:wait"
 
 
-@pytest.mark.parametrize("latency_s", [3.0, 5.0])
-def test_a_slow_network_is_slow_and_nothing_else(broker: Broker, new_yard: MakeYard, latency_s: float) -> None:
+def test_a_slow_network_is_slow_and_nothing_else(broker: Broker, new_yard: MakeYard) -> None:
+    latency_s = 3.0
     yard = new_yard(commit_timeout_s=10.0, max_poll_s=60, session_s=20)
     worker = yard.worker("one").start()
     yard.put(b"before")
@@ -384,7 +384,7 @@ def test_a_transactional_id_that_expired_while_idle_costs_nothing(tmp_path: Path
         assert yard.out() == [b"one:1", b"one:2", b"one:3"]
         assert worker.work.begun == [b"1", b"2", b"3"]
         assert worker.error is None
-        assert worker.value("transactions_total", outcome="in_doubt") >= 1, "the id had really expired"
+        assert worker.value("transactions_total", outcome="aborted") >= 1, "the id had really expired"
 
 
 def wait_for_tombstone(kafka: Kafka, transactional_id: bytes) -> None:

@@ -80,7 +80,7 @@ def test_z7_a_coordinator_killed_between_state_and_result_leaves_both_or_neither
         system.submit("next")
         system.finish("job", "next")
         system.assert_nothing_lost_or_doubled("job", "next")
-        assert len(system.events(Topic.RESULTS, JobFinished)) == 2
+        assert len(system.all_events(Topic.RESULTS, JobFinished)) == 2
 
 
 def test_positions_that_expired_while_idle_bring_neither_a_second_result_nor_a_second_computation(
@@ -101,7 +101,7 @@ def test_positions_that_expired_while_idle_bring_neither_a_second_result_nor_a_s
     system.finish("three")
     system.wait(lambda: has_read_everything(system, second), what="everything was read again")
     system.assert_nothing_lost_or_doubled("one", "two", "three")
-    assert system.read(Topic.DEAD_LETTERS) == []
+    assert system.everything(Topic.DEAD_LETTERS) == []
     assert sum(second.engine.calls.values()) == results["one"].chunks_total, "only the new job was computed"
     system.wait(lambda: not list(system.store.list_keys(system.work, "")), what="nothing is left behind")
 

@@ -361,13 +361,15 @@ def test_nothing_is_published_while_a_note_is_not_answered() -> None:
     rig.turn_until(lambda: rig.out() == [b"done:wait"], loop)
 
 
-def test_an_idle_loop_is_not_ready_as_long_as_its_broker_is_away() -> None:
-    """The client tells once that the broker is gone; from an idle broker nothing comes either."""
+@pytest.mark.parametrize("told", [True, False])
+def test_an_idle_loop_is_not_ready_as_long_as_its_broker_is_away(told: bool) -> None:
+    """The client tells once that the broker is gone, or, behind a proxy, not at all; and from an idle broker nothing
+    comes either."""
     rig = Rig()
     loop, inbox = rig.worker(GatedHandler())
     rig.turn_until(lambda: loop._health.ready().ok, loop)
-    inbox.away = True
-    loop.turn()
+    inbox.away, inbox.told_away = True, not told
+    rig.turn_until(lambda: not loop._health.ready().ok, loop)
     for _ in range(100):
         loop.turn()
         rig.now_s += 0.1
