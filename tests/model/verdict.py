@@ -1,0 +1,146 @@
+"""What must hold in the end: everything answered once, transcripts as if nothing had happened, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+
+from consumer.core.dead_letters import CODE
+from consumer.core.layout import RunKeys
+from consumer.errors import Cancelled, ConflictingJob, DeadlinePassed, MissingRecording, WorkerKilled
+from consumer.events import JobFinished, JobStatus
+from tests.model.oracle import run_of
+from tests.model.processes import FATAL_ATTEMPTS, RESULTS_BUCKET, ROLES, WORK_BUCKET
+from tests.model.speech import CHUNKS, Script
+from tests.model.world import Sent, World
+
+WHOLE = (JobStatus.COMPLETED, JobStatus.PARTIAL)
+
+
+def verdict(world: World) -> Iterator[str]:
+    """What is wrong with a world that was healed and has settled."""
+    yield from world.oracle.failures
+    yield from _dead_letters(world)
+    for (job_id, run), ended in world.oracle.ended.items():
+        if run != 1:
+            yield f"{job_id} has a run {run} that nobody asked for"
+        yield from _ending(world, ended)
+        if ended.status in WHOLE:
+            yield from _result(world, ended)
+    yield from _left_behind(world)
+
+
+def _dead_letters(world: World) -> Iterator[str]:
+    """Exactly the unreadable and the conflicting, unless a record killed its workers."""
+    for sent in world.sent:
+        parked = world.oracle.parked.get(sent.position)
+        code = dict(parked.headers)[CODE].decode() if parked else None
+        if code == WorkerKilled.code:
+            if world.oracle.suspects[sent.position] < FATAL_ATTEMPTS:
+                yield f"{sent} is given up without a reason"
+        elif (code is not None) is not _belongs_there(world, sent):
+            yield f"{sent} has the dead letter {code}"
+        elif code is not None and sent.job_id is not None and code != ConflictingJob.code:
+            yield f"{sent} is readable and was parked with {code}"
+    strangers = world.oracle.parked.keys() - {sent.position for sent in world.sent}
+    if strangers:
+        yield f"dead letters of nobody: {strangers}"
+
+
+def _belongs_there(world: World, sent: Sent) -> bool:
+    if sent.job_id is None:
+        return True
+    ended = world.oracle.ended.get((sent.job_id, 1))
+    return ended is not None and ended.options_used is not None and ended.options_used.beam_size != sent.beam_size
+
+
+def _ending(world: World, ended: JobFinished) -> Iterator[str]:
+    """The status has a cause."""
+    code = ended.error.code if ended.error else None
+    key = world.requests[ended.job_id]["recording"]["key"]
+    partial = world.requests[ended.job_id]["options"].get("on_chunk_failure") == "partial"
+    killed = _killed(world, ended.job_id)
+    lost = world.stage.of(ended.job_id).lost_chunks(key)
+    match ended.status:
+        case JobStatus.CANCELLED:
+            fine = ended.job_id in world.cancelled and code == Cancelled.code
+        case JobStatus.COMPLETED:
+            fine = not lost and key in CHUNKS
+        case JobStatus.PARTIAL:
+            fine = partial and (bool(lost) or killed)
+        case _:
+            fine = (
+                (key not in CHUNKS and code == MissingRecording.code)
+                or (bool(lost) and (not partial or len(lost) == CHUNKS[key] or killed))
+                or (killed and code == WorkerKilled.code)
+                or (code == DeadlinePassed.code and "deadline_at" in world.requests[ended.job_id])
+            )
+    if not fine:
+        yield f"{ended.job_id} ended {ended.status} with {ended.error} for no reason"
+
+
+def _killed(world: World, job_id: str) -> bool:
+    """Whether the crashes of the sequence alone may have had a record of the job given up."""
+    records = (
+        world.broker.topics[topic][partition][offset]
+        for (topic, partition, offset), times in world.oracle.suspects.items()
+        if times >= FATAL_ATTEMPTS
+    )
+    return any((record.key or b"").decode().split("/")[0] == job_id for record in records)
+
+
+def _result(world: World, ended: JobFinished) -> Iterator[str]:
+    shown = {index for job_id, run, index in world.oracle.partials if (job_id, run) == (ended.job_id, ended.run)}
+    if shown != set(range(ended.chunks_total)) - set(ended.chunks_failed):
+        yield f"{ended.job_id} ended with the partials {shown}"
+    yield from _texts(world, ended)
+    if not world.fickle:
+        key = world.requests[ended.job_id]["recording"]["key"]
+        language = world.requests[ended.job_id]["options"].get("language", "auto")
+        if _files(world, ended) != undisturbed(key, language, frozenset(ended.chunks_failed)):
+            yield f"the files of {ended.job_id} are not those of an undisturbed run"
+
+
+def _texts(world: World, ended: JobFinished) -> Iterator[str]:
+    """What was shown along the way is what the transcript says."""
+    partials = [world.oracle.partials.get((ended.job_id, ended.run, i)) for i in range(ended.chunks_total)]
+    shown = [segment.text for partial in partials if partial for segment in partial.segments]
+    told = [segment["text"].strip() for segment in json.loads(ended.transcript_inline or "{}").get("segments", ())]
+    if shown != told:
+        yield f"the partials of {ended.job_id} say {shown}, the transcript {told}"
+
+
+def _files(world: World, ended: JobFinished) -> dict[str, bytes]:
+    keys = RunKeys(ended.job_id, ended.run)
+    names = world.store.list_keys(RESULTS_BUCKET, keys.results_prefix)
+    return {
+        name.removeprefix(keys.results_prefix): world.store.get(RESULTS_BUCKET, name)
+        for name in names
+        if name != keys.manifest
+    }
+
+
+@cache
+def undisturbed(key: str, language: str, failed: frozenset[int]) -> dict[str, bytes]:
+    """The result files of a world in which nothing happens."""
+    world = World()
+    world.stage.scripts["job"] = Script(broken=failed)
+    for role in ROLES:
+        world.start(role)
+    world.submit("job", key=key, options={"on_chunk_failure": "partial", "language": language})
+    world.settle()
+    assert not world.oracle.failures
+    return _files(world, world.oracle.ended["job", 1])
+
+
+def _left_behind(world: World) -> Iterator[str]:
+    """The work of a run that ended well or was cancelled is removed; what a straggler wrote later is counted."""
+    for key in world.store.list_keys(WORK_BUCKET, ""):
+        ended = world.oracle.ended.get(run_of(key))
+        if ended is None or ended.status not in (*WHOLE, JobStatus.CANCELLED):
+            continue
+        if key in world.oracle.late:
+            world.counts["written_after_cleanup"] += 1
+        else:
+            yield f"{key} is left behind"
