@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from consumer.coordinator import leftovers, machine, runs, scheduler
+from consumer.coordinator.book import Book, earliest
 from consumer.coordinator.policy import Command, Park, Policy, Send
 from consumer.coordinator.state import JobState, Status
 from consumer.coordinator.steps import Step, audit, audit_line, instant
@@ -59,7 +60,7 @@ class Coordinator:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._jobs: dict[str, JobState] = {}
+        self._book = Book(self._due_at)
         self._stored: dict[str, JobState] = {}
         self._commands: list[Command] = []
         self._touched: set[str] = set()
@@ -67,16 +68,17 @@ class Coordinator:
 
     @property
     def jobs(self) -> Mapping[str, JobState]:
-        return self._jobs
+        return self._book.jobs
 
     def restore(self, states: Iterable[JobState]) -> None:
         """Take over the states that the last owner of the partition stored."""
         for state in states:
-            self._jobs[state.job_id] = self._stored[state.job_id] = state
+            self._stored[state.job_id] = state
+            self._book.put(state)
             self._admitted = max(self._admitted, state.admitted_as)
 
     def knows(self, job_id: str) -> bool:
-        return job_id in self._jobs
+        return job_id in self.jobs
 
     # ── events in ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,26 +90,28 @@ class Coordinator:
         if isinstance(event, RetryRequested):
             self._retry(event, now_s)
             return
-        state = self._jobs.get(str(getattr(event, "job_id", "")))
+        state = self.jobs.get(str(getattr(event, "job_id", "")))
         if state is None:
             return
         self._apply(machine.advance(state, event, now_s, self._policy))
 
     def tick(self, now_s: float) -> None:
         """Do what time brings: retries, deadlines, new plans, new chunks, eviction."""
-        for state in list(self._jobs.values()):
-            self._tick_job(state, now_s)
-        for job_id in scheduler.admissions(self._jobs.values(), self._policy.planned_ahead_s):
-            self._ask_for_plan(self._jobs[job_id], now_s)
-        for release in scheduler.releases(self._jobs.values(), self._policy.chunks_in_flight, now_s):
+        for job_id in self._book.due(now_s):
+            self._tick_job(self.jobs[job_id], now_s)
+            if job_id in self.jobs:
+                self._book.remind(self.jobs[job_id])
+        running, waiting = self._book.running(), self._book.waiting()
+        for job_id in scheduler.admissions(running, waiting, self._policy.planned_ahead_s):
+            self._ask_for_plan(self.jobs[job_id], now_s)
+        for release in scheduler.releases(self._book.running(), self._policy.chunks_in_flight, now_s):
             self._release(release, now_s)
 
     def outcome(self, now_s: float) -> Outcome:
         """What changed since the last call; progress is added here, so that a batch yields one line per job."""
-        positions = scheduler.queue_positions(self._jobs.values()) if self._touched else {}
-        for job_id in self._touched & self._jobs.keys():
-            self._tell_progress(job_id, positions.get(job_id), now_s)
-        states = {job_id: self._jobs.get(job_id) for job_id in self._touched if self._must_store(job_id)}
+        for job_id in [job_id for job_id in self._touched if job_id in self.jobs]:
+            self._tell_progress(job_id, now_s)
+        states = {job_id: self.jobs.get(job_id) for job_id in self._touched if self._must_store(job_id)}
         commands, self._commands = tuple(self._commands), []
         for job_id, state in states.items():
             self._remember(job_id, state)
@@ -121,13 +125,13 @@ class Coordinator:
             self._stored[job_id] = state
 
     def _must_store(self, job_id: str) -> bool:
-        return _lasting(self._jobs.get(job_id)) != _lasting(self._stored.get(job_id))
+        return _lasting(self.jobs.get(job_id)) != _lasting(self._stored.get(job_id))
 
     # ── one job ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _receive(self, event: JobReceived, now_s: float, past: Past) -> None:
         """A new run, or a duplicate of one (nothing happens), or a conflict (the event is parked)."""
-        state = self._jobs.get(event.job_id)
+        state = self.jobs.get(event.job_id)
         if state is not None and runs.is_known(state, event):
             return
         digest = state.request_digest if state else past.request_digest
@@ -142,13 +146,13 @@ class Coordinator:
         """A forced run: the run before it ends with a terminal event of its own, in the same transaction."""
         if state.is_open:
             self._apply(machine.finish(state, JobStatus.CANCELLED, now_s, error=_superseded(state, event)))
-            self._tell_progress(state.job_id, None, now_s)
+            self._tell_progress(state.job_id, now_s)
         forced = runs.requested(event, state.run + 1, self._policy)
-        self._follow(self._jobs[state.job_id], forced, "job_forced", now_s)
+        self._follow(self.jobs[state.job_id], forced, "job_forced", now_s)
 
     def _retry(self, event: RetryRequested, now_s: float) -> None:
         """A new run after one that has failed, was cancelled, or has gaps; else a line in the audit trail."""
-        state = self._jobs.get(event.job_id)
+        state = self.jobs.get(event.job_id)
         actor = event.requested_by or "intake"
         if state is not None and runs.can_be_retried(state, event):
             self._follow(state, runs.retried(state, event, self._policy), "job_retried", now_s, actor)
@@ -197,14 +201,36 @@ class Coordinator:
         )
 
     def _apply(self, step: Step) -> None:
-        self._jobs[step.state.job_id] = step.state
+        self._book.put(step.state)
         self._touched.add(step.state.job_id)
         self._commands.extend(step.commands)
+
+    def _due_at(self, state: JobState) -> float | None:
+        """When `_tick_job` finds something to do: everything that it looks at is here."""
+        return earliest((leftovers.due_at_s(state), *self._due_times(state)))
+
+    def _due_times(self, state: JobState) -> tuple[float | None, ...]:
+        match state.status:
+            case Status.FINISHED | Status.EXPIRING:
+                return (state.cleanup_due_at_s,)
+            case Status.CLEANED if state.expires_at_s is not None:
+                return (state.expires_at_s,)
+            case Status.CLEANED:
+                kept = not state.leftovers
+                return ((state.finished_at_s or 0.0) + self._kept_s(state) if kept else None,)
+            case _:
+                deadline = state.request.deadline_at
+                return (
+                    deadline.timestamp() if deadline else None,
+                    state.received_at_s + self._policy.work_retention_s,
+                    state.plan_due_at_s,
+                    state.assembly_due_at_s,
+                )
 
     def _tick_job(self, state: JobState, now_s: float) -> None:
         if _due(leftovers.due_at_s(state), now_s):
             self._apply(leftovers.ask(state, now_s))
-            state = self._jobs[state.job_id]
+            state = self.jobs[state.job_id]
         if state.is_open and self._overdue(state, now_s):
             self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=_too_late(state)))
         elif state.is_open and self._is_expired(state, now_s):
@@ -232,7 +258,7 @@ class Coordinator:
         return self._policy.evict_after_s if is_enough else self._policy.evict_failed_after_s
 
     def _evict(self, job_id: str) -> None:
-        del self._jobs[job_id]
+        self._book.remove(job_id)
         self._touched.add(job_id)
 
     def _overdue(self, state: JobState, now_s: float) -> bool:
@@ -267,7 +293,7 @@ class Coordinator:
         self._apply(Step(asked, (Send(Topic.PLAN_WORK, work, state.traceparent),)))
 
     def _release(self, release: scheduler.Release, now_s: float) -> None:
-        state = self._jobs[release.job_id]
+        state = self.jobs[release.job_id]
         options = state.request.options
         work = ChunkWork(
             job_id=state.job_id,
@@ -290,14 +316,15 @@ class Coordinator:
 
     # ── progress out ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _tell_progress(self, job_id: str, position: int | None, now_s: float) -> None:
-        state = self._jobs[job_id]
+    def _tell_progress(self, job_id: str, now_s: float) -> None:
+        state = self.jobs[job_id]
         stage = STAGES[state.status]
         share = max(state.fraction, _share(state))
         same_stage = state.stage_told is stage
         too_soon = now_s - state.progress_at_s < self._policy.progress_interval_s
         if same_stage and (share == state.fraction or too_soon):
             return
+        position = self._book.place_in_lane(state)
         told = state.changed(sequence=state.sequence + 1, fraction=share, progress_at_s=now_s, stage_told=stage)
         self._apply(Step(told, (Send(Topic.PROGRESS, _progress(told, stage, position, now_s), told.traceparent),)))
 

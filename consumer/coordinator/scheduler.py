@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 
 from consumer.coordinator.state import WITH_CHUNKS, JobState, Status
 from consumer.events import Priority
@@ -22,16 +23,16 @@ class Release:
     attempt: int
 
 
-def admissions(jobs: Iterable[JobState], planned_ahead_s: float) -> list[str]:
-    """Waiting jobs whose plan may start now: by lane, then by age, while planned and unfinished audio is bounded.
+def admissions(running: Iterable[JobState], waiting: Iterable[JobState], planned_ahead_s: float) -> list[str]:
+    """Waiting jobs whose plan may start now, in the order given, while planned and unfinished audio is bounded.
 
     A job being planned counts with the length that its header claims. One job is always let in when none is planned.
     """
-    everything = list(jobs)
-    ahead_s = sum(max(job.unfinished_s, _expected_s(job)) for job in everything)
-    planning = sum(job.status is Status.PLANNING for job in everything)
+    begun = list(running)
+    ahead_s = sum(max(job.unfinished_s, _expected_s(job)) for job in begun)
+    planning = any(job.status is Status.PLANNING for job in begun)
     chosen: list[str] = []
-    for job in sorted((job for job in everything if job.status is Status.WAITING), key=_precedence):
+    for job in waiting:
         if ahead_s >= planned_ahead_s and (planning or chosen):
             break
         chosen.append(job.job_id)
@@ -62,17 +63,16 @@ def releases(jobs: Iterable[JobState], chunks_in_flight: int, now_s: float) -> l
 
 def _lane_releases(jobs: list[JobState], allowed: int, now_s: float) -> Iterator[Release]:
     free = allowed - sum(len(job.in_flight) for job in jobs)
-    ready = {job.job_id: _candidates(job, now_s) for job in jobs}
-    load = {job.job_id: len(job.in_flight) for job in jobs}
-    while ready:
-        job_id = min(ready, key=lambda name: load[name])
-        release = next(ready[job_id], None) if free > 0 or load[job_id] == 0 else None
-        if release is None:
-            del ready[job_id]
-            continue
-        yield release
-        load[job_id] += 1
-        free -= 1
+    ready = {place: _candidates(job, now_s) for place, job in enumerate(jobs)}
+    least = [(len(job.in_flight), place) for place, job in enumerate(jobs)]
+    heapify(least)
+    while least and (free > 0 or least[0][0] == 0):
+        load, place = heappop(least)
+        release = next(ready[place], None)
+        if release is not None:
+            yield release
+            free -= 1
+            heappush(least, (load + 1, place))
 
 
 def _candidates(job: JobState, now_s: float) -> Iterator[Release]:
@@ -100,14 +100,3 @@ def _waiting_chunks(job: JobState, now_s: float) -> Iterator[Release]:
 
 def _language_is_known(job: JobState) -> bool:
     return job.language_settled or job.request.options.language != "auto"
-
-
-def queue_positions(jobs: Iterable[JobState]) -> dict[str, int]:
-    """Place in its lane, from 1, of every open job none of whose chunks has been released."""
-    positions: dict[str, int] = {}
-    ahead = dict.fromkeys(Priority, 0)
-    for job in sorted((job for job in jobs if job.is_open), key=lambda job: job.admitted_as):
-        ahead[job.request.priority] += 1
-        if job.first_release_at_s is None and job.status in (Status.WAITING, Status.PLANNING):
-            positions[job.job_id] = ahead[job.request.priority]
-    return positions
