@@ -28,6 +28,7 @@ from consumer.core.retries import RetryPolicy
 from consumer.errors import Misconfigured, WhisperXError
 from consumer.functions.assemble import Assemble
 from consumer.functions.cleanup import CleanUp
+from consumer.functions.ended import UnlessEnded
 from consumer.functions.intake import Intake
 from consumer.health import Health, HealthServer
 from consumer.loop import Loop, LoopLimits
@@ -279,7 +280,8 @@ def _plan(parts: Parts) -> Loop:
         parts.engine.min_overlap_s,
         parts.clock,
     )
-    return _work_loop(parts, Role.PLAN, PlanWork, function, (Topic.PLAN_WORK,), capacity=1.0)
+    unless_ended = UnlessEnded(function, parts.store, settings.store.results_bucket)
+    return _work_loop(parts, Role.PLAN, PlanWork, unless_ended, (Topic.PLAN_WORK,), capacity=1.0)
 
 
 def _transcribe(parts: Parts) -> Loop:
@@ -289,7 +291,8 @@ def _transcribe(parts: Parts) -> Loop:
     parts.engine.warm_up(settings.models.allowed[0])
     parts.metrics.describe_device(parts.engine.device)
     function = Transcribe(parts.store, settings.store.work_bucket, parts.engine, parts.clock)
-    return _work_loop(parts, Role.TRANSCRIBE, ChunkWork, function, CHUNK_LANES, capacity=settings.worker.handoff_s)
+    unless_ended = UnlessEnded(function, parts.store, settings.store.results_bucket)
+    return _work_loop(parts, Role.TRANSCRIBE, ChunkWork, unless_ended, CHUNK_LANES, capacity=settings.worker.handoff_s)
 
 
 def _assemble(parts: Parts) -> Loop:

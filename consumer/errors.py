@@ -176,6 +176,12 @@ class LostIntermediate(Rejected):
     code = "INTERMEDIATE_MISSING"
 
 
+class RunEnded(Rejected):
+    """Work of a run that has its result already, read once more after its group's positions had expired."""
+
+    code = "RUN_ENDED"
+
+
 class JobTooOld(Rejected):
     """Older than the retention of the work topics: its work may have been deleted unread."""
 

@@ -52,6 +52,7 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "WORKER_KILLED": ("", "Look at the log of the dead pod (out of memory?); then retry the job."),
     "INTERMEDIATE_MISSING": ("", "Make the work bucket's lifecycle longer than the longest job; retry the job."),
+    "RUN_ENDED": ("", "Nothing; raise offsets.retention.minutes on the brokers if it happens often."),
     "JOB_EXPIRED": ("", "Retry the job; raise WHISPERX_TOPICS__WORK_RETENTION_HOURS or add workers."),
     "UNAVAILABLE": ("", "See the message."),
     "DEPENDENCY_AWAY": ("", "Look at the server that the message names; work goes on by itself."),
