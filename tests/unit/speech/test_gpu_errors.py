@@ -20,6 +20,12 @@ class OutOfMemoryError(RuntimeError):
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         MemoryError("batch_size ( 32) is probably too large. Try with a smaller value until memory error disappears."),
         OutOfMemoryError("Allocation on device"),
+        RuntimeError(
+            "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call"
+        ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("CUDNN_STATUS_NOT_SUPPORTED: cudaErrorMemoryAllocation while planning"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: out of memory"),
     ],
 )
 def test_no_room_is_recognised_whoever_says_it(error: Exception) -> None:
@@ -35,6 +41,19 @@ def test_no_room_is_recognised_whoever_says_it(error: Exception) -> None:
         RuntimeError("cuBLAS failed with status CUBLAS_STATUS_EXECUTION_FAILED"),
         RuntimeError("CUDA error: uncorrectable ECC error encountered"),
         RuntimeError("CUDA error: unknown error"),
+        RuntimeError(
+            "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported "
+            "at some other API call, so the stacktrace below might be incorrect.\n"
+            "For debugging consider passing CUDA_LAUNCH_BLOCKING=1"
+        ),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasGemmEx(handle, opa, opb)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_INTERNAL_ERROR when calling `cublasSgemm(handle)`"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("CUDA error: the launch timed out and was terminated"),
+        RuntimeError("CUDA error: uncorrectable NVLink error detected during the execution"),
+        RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"),
+        RuntimeError("CUDA failed with error the launch timed out and was terminated"),
     ],
 )
 def test_a_lost_context_is_recognised(error: Exception) -> None:
