@@ -5,6 +5,7 @@ The product has none of this: it is put together here, in the process under test
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -16,8 +17,9 @@ from confluent_kafka import Producer
 
 from consumer.adapters.kafka import KafkaInbox, PlainOutbox, TransactionalOutbox
 from consumer.bootstrap import Parts, Role
-from consumer.broker import Inbox, Mark, Marks, Outbox
+from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted
 from consumer.core.layout import Topic
+from consumer.errors import BrokerUnavailable
 from consumer.ports import Outgoing, Received
 from consumer.settings import KafkaSettings
 
@@ -99,7 +101,8 @@ class CommitFirstInbox(KafkaInbox):
         record = super().poll(timeout_s)
         if record is not None:
             self._handed_out[record.partition] = record.offset + 1
-            super().commit({record.partition: Mark(record.offset + 1)})
+            with contextlib.suppress(PublishAborted, BrokerUnavailable):
+                super().commit({record.partition: Mark(record.offset + 1)})
         return record
 
     def commit(self, marks: Marks) -> None:

@@ -48,7 +48,8 @@ def test_a_build_without_transactions_is_found_out_by_its_duplicates(tmp_path: P
 
 def test_a_build_that_commits_before_it_works_is_found_out_by_its_losses(tmp_path: Path) -> None:
     aimed = ("--kinds", "kill", "--roles", "transcribe", "--faults", "8", "--fault-pace", "3")
-    short = ("--jobs", "6", "--minutes", "1.5", "--drain-minutes", "0.5", "--chunk-pace", "2")
+    short = ("--jobs", "6", "--minutes", "1.5", "--drain-minutes", "1", "--chunk-pace", "2")
     found = chaos(tmp_path / "run", "--sabotage", "commit-first", *aimed, *short)
     assert found["lost_runs"] > 0, json.dumps(found, indent=2)
+    assert found["verdicts"]["lag"], "they are lost and not late: nothing is left to do"
     assert not found["ok"]
