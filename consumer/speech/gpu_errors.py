@@ -41,7 +41,7 @@ BROKEN = (
     "fallen off the bus",
     "execution_failed",  # CUBLAS_STATUS_EXECUTION_FAILED, CUDNN_STATUS_EXECUTION_FAILED
     "cublas_status_internal_error",
-    "cublas_status_not_initialized",  # no handle can be made: no room for it, or the context is lost; a restart cures both
+    "cublas_status_not_initialized",  # no room for a handle, or the context is lost: a restart cures both
     "cudnn_status_internal_error",
     "cuda error: unknown error",
     "cuda failed with error unknown error",
