@@ -41,7 +41,7 @@ MAX_BATCH = 200
 RESTORE_TIMEOUT_S = 60.0
 IDLE_COMMIT_S = 2.0
 MAX_NOTES = 5
-LAG_INTERVAL_S = 1.0
+GAUGE_INTERVAL_S = 1.0
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class Coordination:
         self._partitions: dict[int, _Partition] = {}
         self._tick_at = 0.0
         self._idle_commit_at = 0.0
-        self._lag_at = 0.0
+        self._gauge_at = 0.0
         self._stopping = threading.Event()
         self._last_error = ""
 
@@ -261,10 +261,12 @@ class Coordination:
         for held in self._partitions.values():
             if held.coordinator is not None:
                 held.coordinator.tick(now_s)
-        self._gauge(now_s)
+        if now_s >= self._gauge_at:
+            self._gauge_at = now_s + GAUGE_INTERVAL_S
+            self._gauge()
 
-    def _gauge(self, now_s: float) -> None:
-        """One pass over the jobs: this runs with every batch."""
+    def _gauge(self) -> None:
+        """One pass over all open jobs, so not with every batch."""
         stages: Counter[str] = Counter()
         lanes: Counter[str] = Counter()
         backlog_s = 0.0
@@ -277,9 +279,7 @@ class Coordination:
             self._metrics.jobs_open.labels(STAGES[status].value).set(stages[STAGES[status].value])
         for lane in Priority:
             self._metrics.chunks_released.labels(lane.value).set(lanes[lane.value])
-        if now_s >= self._lag_at:
-            self._lag_at = now_s + LAG_INTERVAL_S
-            self._metrics.tell_lag(self._inbox.topic, self._inbox.lag())
+        self._metrics.tell_lag(self._inbox.topic, self._inbox.lag())
 
     def _open_jobs(self) -> Iterator[JobState]:
         for held in self._partitions.values():

@@ -66,6 +66,8 @@ class PlanShape(BaseModel):
     length: int
     overlap: int
     max_window_s: float
+    etag: str = ""
+    """The bytes that the first planner read; chunks of two recordings must not meet either."""
 
     def planner(self) -> ChunkPlanner:
         return ChunkPlanner(self.length, self.overlap)

@@ -84,7 +84,7 @@ class Plan:
         media = sniff(source)
         with decode(source, media, self._limits) as decoding:
             attempt.announce(_started(work, stat, decoding))
-            planning = self._planning(work, attempt)
+            planning = self._planning(work, attempt, stat)
             for samples in decoding.blocks():
                 attempt.check()
                 planning.feed(samples)
@@ -128,14 +128,16 @@ class Plan:
                 bucket=bucket,
             )
 
-    def _planning(self, work: PlanWork, attempt: Attempt) -> Planning:
+    def _planning(self, work: PlanWork, attempt: Attempt, stat: ObjectStat) -> Planning:
         model, asked_s = work.options.model, work.options.vad.max_window_s
         wanted = self._chunks.fit(
             min(self._max_window_s(model), asked_s or float("inf")),
             self._min_overlap_s(model),
         )
         writer = ChunkWriter(self._store, self._work_bucket, keys_of(work))
-        shape = writer.agree(wanted)
+        shape = writer.agree(wanted.model_copy(update={"etag": stat.etag}))
+        if shape.etag not in ("", stat.etag):
+            raise _changed(stat.bucket, stat.key)
         vad = work.options.vad.model_copy(update={"max_window_s": shape.max_window_s})
         policy = self._windows_for(work.options.model_copy(update={"vad": vad}))
         return Planning(work, attempt, writer, shape.planner(), policy)

@@ -293,6 +293,14 @@ class TestAPlan:
         assert store.objects == before
         assert again.chunks == first.chunks
 
+    def test_never_mixes_chunks_of_two_recordings_even_if_nobody_heard_of_the_first_try(self) -> None:
+        _, _, store = run(media.wav(SPEECH))
+        store.objects[BUCKET, "talk.mp3"] = media.wav(media.tone(60))
+        before = dict(store.objects)
+        with pytest.raises(ChangedRecording):
+            make_plan(store)(work(), RecordedAttempt(store))
+        assert store.objects == before
+
     def test_stops_between_blocks_when_the_job_is_cancelled(self) -> None:
         store = DictStore({(BUCKET, "talk.mp3"): media.wav(media.tone(60))})
         attempt = RecordedAttempt(store)
