@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from confluent_kafka import Producer
+from confluent_kafka.cimpl import NewTopic
 
 from consumer.adapters.kafka import KafkaInbox, KafkaTail, TransactionalOutbox, producer_config
 from consumer.broker import Outbox
@@ -146,11 +147,12 @@ class Yard:
     max_poll_s: float = SESSION_S
     session_s: float = SESSION_S
     commit_timeout_s: float = 10.0
+    copies: int = 1
     workers: list[Worker] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.work_topic = self.kafka.create_topic(f"{self.prefix}work", self.partitions)
-        self.out_topic = self.kafka.create_topic(f"{self.prefix}out", 1)
+        self.work_topic = self._topic("work", self.partitions)
+        self.out_topic = self._topic("out", 1)
         direct = self.settings(self.kafka.bootstrap_servers)
         self._filler = Producer({**producer_config(direct), "message.timeout.ms": 60_000})
         self._reader = KafkaTail(direct, self.out_topic, partitions=[0])
@@ -167,6 +169,11 @@ class Yard:
             commit_timeout_s=self.commit_timeout_s,
             transaction_timeout_s=10.0,
         )
+
+    def _topic(self, name: str, partitions: int) -> str:
+        wanted, admin = NewTopic(self.prefix + name, partitions, self.copies), self.kafka.admin()
+        admin.create_topics([wanted], operation_timeout=30)[self.prefix + name].result(30)
+        return self.prefix + name
 
     @property
     def group(self) -> str:
