@@ -187,12 +187,13 @@ class ModelInbox(MemoryInbox):
         self._fate = fate
 
     def poll(self, timeout_s: float) -> Received | None:
-        self._fate.effect()
+        """An effect only where it gives a record: what befalls a process is to meet it at work."""
         self._fate.require_broker()
         record = super().poll(timeout_s)
         if record is not None and self._fate.weather.sabotage is Sabotage.COMMIT_BEFORE_WORK:
             self.store({record.partition: Mark(record.offset + 1)})
-        self._fate.effect()
+        if record is not None:
+            self._fate.effect()
         return record
 
     def committed(self, partitions: set[int]) -> dict[int, Mark]:
@@ -206,6 +207,8 @@ class ModelInbox(MemoryInbox):
         self._fate.around(lambda: super(ModelInbox, self).commit(marks))
 
     def note(self, marks: Marks) -> None:
+        if not marks:
+            return
         self._fate.effect()
         if not self._fate.weather.broker_is_away:
             super().note(marks)

@@ -59,6 +59,7 @@ class _CommitsBeforeWork(Model):
 
 class _OverwritesCheckpoints(_Fickle):
     sabotage = Sabotage.PLAIN_PUT
+    struck = ("transcribe",)
 
 
 class _WithoutFence(Model):
