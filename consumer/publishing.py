@@ -120,7 +120,7 @@ class Publisher:
         self.last_error = reason
         self._retry_at = self._clock() + min(5.0, 0.1 * 2**self._failures)
         self._metrics.transactions.labels(outcome).inc()
-        if self._failures > 3:
+        if outcome != "aborted" or self._failures > 3:  # a rebalance aborts one or two; no answer is no answer
             self._health.set_ready(self._condition, False, reason)
         log.warning("Publishing failed and is tried again", extra={"outcome": outcome, "reason": reason})
         return []

@@ -262,7 +262,9 @@ def test_without_enough_replicas_work_waits_and_goes_on_when_there_are_enough(
     """Three copies that must all confirm, and one of three brokers dies."""
     with (
         kafka_cluster(tmp_path, [[], [], []]) as cluster,
-        yard_of(cluster.nodes[0], topic_prefix, servers=cluster.bootstrap_servers, copies=3) as yard,
+        yard_of(
+            cluster.nodes[0], topic_prefix, servers=cluster.bootstrap_servers, copies=3, commit_timeout_s=3.0
+        ) as yard,
     ):
         set_topic(cluster.nodes[0], yard.out_topic, "min.insync.replicas", "3")
         worker = yard.worker("one").start()

@@ -376,3 +376,17 @@ def test_an_idle_loop_is_not_ready_as_long_as_its_broker_is_away(told: bool) -> 
         assert not loop._health.ready().ok
     inbox.away = False
     rig.turn_until(lambda: loop._health.ready().ok, loop)
+
+
+def test_readiness_ends_with_the_first_publication_that_nobody_answers() -> None:
+    """Each costs ten seconds; an aborted one costs nothing, and one or two belong to a rebalance."""
+    rig, handler = Rig(), GatedHandler()
+    rig.broker.faults.extend([Fault.ABORTED, Fault.UNAVAILABLE])
+    rig.put(b"r")
+    loop, _ = rig.worker(handler)
+    rig.turn_until(lambda: rig.value("transactions_total", outcome="aborted") == 1, loop)
+    assert loop._health.ready().ok
+    rig.turn_until(lambda: rig.value("transactions_total", outcome="unavailable") == 1, loop)
+    assert not loop._health.ready().ok
+    rig.turn_until(lambda: rig.out() == [b"done:r"], loop)
+    assert loop._health.ready().ok
