@@ -8,33 +8,21 @@ import logging
 import sys
 import time
 
-from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import run_state_machine_as_test
-
+from tests.model.exploring import STEPS, explore
 from tests.model.machine import Model
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.model", description=__doc__)
     parser.add_argument("--sequences", type=int, default=10_000)
-    parser.add_argument("--steps", type=int, default=30, help="most steps of one sequence")
+    parser.add_argument("--steps", type=int, default=STEPS, help="most steps of one sequence")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-shrink", action="store_true", help="show the first failing sequence as it was found")
     asked = parser.parse_args()
     logging.disable(logging.CRITICAL)
     began_s = time.monotonic()
-    phases = (Phase.generate,) if asked.no_shrink else (Phase.generate, Phase.shrink)
-    how = settings(
-        max_examples=asked.sequences,
-        stateful_step_count=asked.steps,
-        deadline=None,
-        database=None,
-        phases=phases,
-        suppress_health_check=list(HealthCheck),
-    )
-    seed(asked.seed)(Model)
     try:
-        run_state_machine_as_test(Model, settings=how)  # type: ignore[no-untyped-call]
+        explore(Model, asked.sequences, asked.seed, shrink=not asked.no_shrink, steps=asked.steps)
     finally:
         said = {"seed": asked.seed, **dict(sorted(Model.tally.items()))}
         print(json.dumps({**said, "seconds": round(time.monotonic() - began_s, 1)}))

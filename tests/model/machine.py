@@ -199,6 +199,8 @@ class Model(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Let everything come to its end, then judge."""
+        if self.world.is_broken:
+            return
         rounds = self.world.settle()
         wrong = list(verdict(self.world))
         assert not wrong, "\n".join(wrong)

@@ -112,7 +112,7 @@ class ModelPlan(Plan):
         attempt.announce(
             PlanStarted(job_id=work.job_id, run=work.run, epoch=work.epoch, etag=stat.etag, size_bytes=stat.size_bytes)
         )
-        planning = self._planning(work, attempt)
+        planning = self._planning(work, attempt, stat)
         source = StoredRecording(self._store, stat)
         for start in range(0, stat.size_bytes, BLOCK_BYTES):
             attempt.check()

@@ -122,6 +122,8 @@ class World:
     processes: list[Process] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     depth: int = 0
+    is_broken: bool = False
+    """A process raised what it must not: there is nothing to settle."""
 
     def __post_init__(self) -> None:
         self.policy, self.metrics = POLICY, METRICS
@@ -160,6 +162,9 @@ class World:
             act()
         except Crashed:
             assert process.fate.dead, "a crash ends the process that it befell"
+        except BaseException:
+            self.is_broken = True
+            raise
         if not process.alive:
             self._bury(process)
 
