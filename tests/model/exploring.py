@@ -8,7 +8,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.machine import Model
 
 BATCH = 10
-"""Sequences of one run of Hypothesis. After ten it goes over to varying those that it has: five of six would begin alike."""
+"""Sequences of one run of Hypothesis. After ten it goes over to varying those that it has, and most begin alike."""
 STEPS = 25
 
 
