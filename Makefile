@@ -7,7 +7,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 
-.PHONY: help install demo test test-unit chaos lint format servers image demo-models clean
+.PHONY: help install demo model test test-unit chaos lint format servers image demo-models clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: $(STAMP) ## Run all tests; those that need a server that cannot be had her
 
 test-unit: $(STAMP) ## Run the fast tests only
 	$(PYTHON) -m pytest tests/unit -m "not models and not servers"
+
+model: $(STAMP) ## Loop, coordinator and functions on the fakes, ten thousand sequences with faults; ARGS="--seed 7"
+	$(PYTHON) -m tests.model $(ARGS)
 
 chaos: $(STAMP) ## Real servers under faults, all promises checked; ARGS="--seed 7 --protocol consumer --brokers 3" and more
 	$(PYTHON) -m tests.chaos $(ARGS)

@@ -24,4 +24,4 @@ def explore(model: type[Model], sequences: int, first_seed: int, *, shrink: bool
         suppress_health_check=list(HealthCheck),
     )
     for number in range(-(-sequences // BATCH)):
-        run_state_machine_as_test(seed(first_seed * 1_000_000 + number)(model), settings=how)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(seed(first_seed * 1_000_000 + number)(model), settings=how)

@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from enum import Enum, auto
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -112,7 +112,7 @@ class Model(RuleBasedStateMachine):
         job_id = f"job-{len(self.world.requests)}"
         self.world.stage.scripts[job_id] = script
         options = {"language": language, "on_chunk_failure": ending}
-        deadline = {} if deadline_s is None else {"deadline_at": self._instant(deadline_s)}
+        deadline: dict[str, Any] = {} if deadline_s is None else {"deadline_at": self._instant(deadline_s)}
         self.world.submit(job_id, key=key, priority=priority, options=options, **deadline)
 
     @rule(letter=letters, choice=choices)

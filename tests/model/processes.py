@@ -267,7 +267,7 @@ class Factory:
     ) -> Process:
         world = self.world
         watch = ControlWatch(ModelTail(world.broker, world.post.topic(Topic.CONTROL), fate), world.post.codec)
-        handler: WorkHandler[W] = WorkHandler(  # type: ignore[type-var]
+        handler: WorkHandler[W] = WorkHandler(
             role,
             work_type,
             function,

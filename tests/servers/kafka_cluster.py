@@ -53,7 +53,7 @@ def kafka_cluster(folder: Path, ways: Sequence[Sequence[Way]]) -> Iterator[Kafka
     if not KAFKA.is_installed():
         unavailable("no Kafka as a plain process: run python -m tests.servers.install kafka")
     cluster_id, ports = new_cluster_id(), free_ports(2 * len(ways))
-    addresses = [_Address(number + 1, *ports[2 * number : 2 * number + 2]) for number in range(len(ways))]
+    addresses = [_Address(number + 1, ports[2 * number], ports[2 * number + 1]) for number in range(len(ways))]
     nodes: list[Kafka] = []
     with ExitStack() as stack:
         servers = [_server(folder, cluster_id, one, addresses, own) for one, own in zip(addresses, ways, strict=True)]
