@@ -35,6 +35,8 @@ REQUEST_TIMEOUT_S = 10.0
 """A request without an answer for so long, on a connection that may be dead: it is given up, the connection too."""
 ANSWER_S = 1.0
 """For the question whether the broker is there at all."""
+BEGIN_AGAIN_S = 5.0
+"""Between two tries to follow a topic."""
 NOTE_LIFE_S = 3 * REQUEST_TIMEOUT_S
 """After that a note was given up, if its answer did not come: sent, and tried again twice."""
 
@@ -452,6 +454,8 @@ class KafkaTail:
         config.update({"group.protocol": "classic", "session.timeout.ms": 10_000, "max.poll.interval.ms": 300_000})
         config.update({"queued.min.messages": 1_000, "enable.partition.eof": True})
         self._consumer = Consumer(config, logger=_librdkafka_log)
+        self._begin_at: float | None = None
+        """When to try again to follow a topic whose broker did not answer; None: nothing to begin."""
         if partitions is not None:
             self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
 
@@ -460,10 +464,22 @@ class KafkaTail:
         return partitions_of(self._consumer, self._topic, timeout_s)
 
     def follow(self) -> None:
-        """Read all partitions from their start, and go on with what comes."""
-        self._consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in self.partitions()])
+        """Read all partitions from their start, and go on with what comes; later, when the broker is away now."""
+        self._begin(timeout_s=10.0)
+
+    def _begin(self, timeout_s: float) -> None:
+        try:
+            partitions = self.partitions(timeout_s)
+        except BrokerUnavailable as error:
+            log.info("Following begins later", extra={"topic": self._topic, "reason": error.message})
+            self._begin_at = time.monotonic() + BEGIN_AGAIN_S
+            return
+        self._begin_at = None
+        self._consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions])
 
     def poll(self, timeout_s: float) -> Received | None:
+        if self._begin_at is not None and time.monotonic() >= self._begin_at:
+            self._begin(timeout_s=1.0)
         message = self._consumer.poll(timeout_s)
         if message is None or message.error() is not None:
             return None

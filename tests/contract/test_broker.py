@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
@@ -16,8 +17,8 @@ from consumer.errors import BrokerUnavailable, Fenced, Misconfigured
 from consumer.ports import Outgoing
 from consumer.settings import KafkaSettings
 from demo.embedded.broker import CLIENT_SETTINGS, EmbeddedBroker
-from tests.contract.broker_contract import OUT, WORK, BrokerContract, Lab, TransactionContract, Watcher
-from tests.servers.kafka import Kafka
+from tests.contract.broker_contract import OUT, PATIENCE_S, WORK, BrokerContract, Lab, TransactionContract, Watcher
+from tests.servers.kafka import Kafka, own_kafka
 
 
 @dataclass
@@ -138,3 +139,23 @@ def test_the_tail_waits_for_a_transaction_that_is_not_decided(kafka: Kafka, topi
         KafkaTail(settings, topic_prefix + OUT).read_to_end(0, 2.0)
     producer.commit_transaction(30)
     assert [record.value for record in KafkaTail(settings, topic_prefix + OUT).read_to_end(0, 30.0)] == [b"state"]
+
+
+@pytest.mark.servers
+def test_a_worker_that_starts_before_its_broker_follows_as_soon_as_it_answers(tmp_path: Path) -> None:
+    """Else its process would end and load its models again and again."""
+    with own_kafka(tmp_path) as kafka:
+        topic = kafka.create_topic("control", 2)
+        kafka.stop()
+        tail = KafkaTail(KafkaSettings(bootstrap_servers=kafka.bootstrap_servers), topic)
+        tail.follow()
+        assert tail.poll(0.1) is None
+        kafka.restart()
+        producer = Producer({"bootstrap.servers": kafka.bootstrap_servers})
+        producer.produce(topic, b"cancel")
+        assert producer.flush(PATIENCE_S) == 0
+        deadline = time.monotonic() + PATIENCE_S
+        while (found := tail.poll(0.5)) is None:
+            assert time.monotonic() < deadline
+        assert found.value == b"cancel"
+        tail.close()
