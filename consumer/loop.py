@@ -31,6 +31,8 @@ POLL_S = 0.05
 IDLE_COMMIT_S = 5.0
 NOTE_AGAIN_ROUNDS = 6
 LAG_INTERVAL_S = 5.0
+CLOSE_S = 10.0
+"""For leaving all groups: a pod's grace period has an end, and a group notices by itself."""
 SILENCE_S = 5.0
 """After so long without a record the broker is asked whether it is there."""
 ASK_AGAIN_S = 2.0
@@ -181,8 +183,9 @@ class Loop:
             task.stop.set()
         for _ in range(self._limits.workers):
             self._todo.put(None)
+        close_by = self._clock() + CLOSE_S
         for lane in self._lanes:
-            if not lane.inbox.close(timeout_s=10.0):
+            if not lane.inbox.close(timeout_s=max(1.0, close_by - self._clock())):
                 log.warning("Leaving the group took too long", extra={"topic": lane.inbox.topic})
         self._outbox.close(timeout_s=5.0)
         self._health.loop_ended(self._handler.role)

@@ -6,7 +6,7 @@ import pytest
 
 from consumer.adapters.memory_broker import Fault, MemoryOutbox
 from consumer.publishing import MAX_UNPUBLISHED
-from tests.unit.loop.rig import GROUP, LOW, WORK, GatedHandler, Rig
+from tests.unit.loop.rig import GROUP, LOW, OUT, WORK, GatedHandler, Rig
 
 
 def test_every_record_is_answered_once_and_the_lag_ends_at_zero() -> None:
@@ -390,3 +390,20 @@ def test_readiness_ends_with_the_first_publication_that_nobody_answers() -> None
     assert not loop._health.ready().ok
     rig.turn_until(lambda: rig.out() == [b"done:r"], loop)
     assert loop._health.ready().ok
+
+
+def test_leaving_is_bounded_for_all_lanes_together() -> None:
+    rig = Rig()
+    loop, _ = rig.worker(GatedHandler(), lanes=(WORK, LOW, OUT))
+    granted: list[float] = []
+
+    def hang(timeout_s: float) -> bool:
+        granted.append(timeout_s)
+        rig.now_s += timeout_s
+        return False
+
+    for lane in loop._lanes:
+        lane.inbox.close = hang  # type: ignore[method-assign]
+    loop.stop()
+    loop._close()
+    assert granted == [10.0, 1.0, 1.0]
