@@ -43,6 +43,8 @@ class Letter(Enum):
     SAME = auto()
     OTHER_OPTIONS = auto()
     CANCEL = auto()
+    FORCE = auto()
+    RETRY = auto()
     NOISE = auto()
 
 
@@ -125,6 +127,10 @@ class Model(RuleBasedStateMachine):
                 self.world.submit_again(job_id, beam_size=3)
             case Letter.CANCEL:
                 self.world.cancel(job_id)
+            case Letter.FORCE:
+                self.world.submit_again(job_id, beam_size=5, force=True)
+            case Letter.RETRY:
+                self.world.retry(job_id)
             case Letter.NOISE:
                 self.world.submit_noise(NOISE[choice % len(NOISE)])
 

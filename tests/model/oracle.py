@@ -34,12 +34,15 @@ from consumer.work import (
     PlanFailed,
     PlanFinished,
     PlanWork,
+    RetryRequested,
 )
 
 if TYPE_CHECKING:
     from tests.model.fate import ModelInbox
 
 UNREAD = {Topic.JOBS, Topic.JOB_STATE, Topic.AUDIT}
+CLOCK_STEP_S = 0.002
+"""Records carry whole milliseconds."""
 Run = tuple[str, int]
 Position = tuple[str, int, int]
 
@@ -142,7 +145,7 @@ class Oracle:
         self.partials[key] = event
 
     def _sends(self, work: PlanWork | ChunkWork | AssemblyWork | CleanupWork, now_s: float) -> None:
-        this, policy, name = _try_of(work), *self._patience_with(work)
+        this, policy, *names = _try_of(work), *self._patience_with(work)
         attempt = work.attempt
         if this in self._sent and not isinstance(work, CleanupWork):  # that is done twice where stragglers may write
             self.fail(f"{this} was sent twice")
@@ -153,10 +156,11 @@ class Oracle:
             self.fail(f"{this} is beyond the limit of {policy.attempts}")
         if attempt > 1:
             failed_at_s = self._failed_at_s.get((*this[:-1], attempt - 1))
-            if failed_at_s is None or now_s < failed_at_s + delay_s(attempt - 1, policy, name) - 0.002:
+            wait_s = min(delay_s(attempt - 1, policy, name) for name in names)
+            if failed_at_s is None or now_s < failed_at_s + wait_s - CLOCK_STEP_S:
                 self.fail(f"{this} was sent at {now_s}, the try before it failed at {failed_at_s}")
 
-    def _patience_with(self, work: Event) -> tuple[RetryPolicy, str]:
+    def _patience_with(self, work: Event) -> tuple[RetryPolicy, *tuple[str, ...]]:
         match work:
             case PlanWork():
                 return self.policy.plan, f"{work.job_id}/plan"
@@ -164,8 +168,9 @@ class Oracle:
                 return self.policy.chunk, f"{work.job_id}/{work.chunk_index}"
             case AssemblyWork():
                 return self.policy.assembly, f"{work.job_id}/assembly"
-            case _:
-                return self.policy.cleanup, f"{work.job_id}/cleanup"  # type: ignore[attr-defined]
+            case CleanupWork():  # of the newest run, or of an earlier one
+                return self.policy.cleanup, f"{work.job_id}/cleanup", f"{work.job_id}/{work.run}/cleanup"
+        raise AssertionError(work)
 
     # ── positions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -250,8 +255,8 @@ def _asked(event: Event | None) -> tuple[object, ...] | None:
             return "assembly", event.job_id, event.run
         case CleanupWork():
             return "cleanup", event.job_id, event.run
-        case JobControl(action="cancel"):
-            return "cancel", event.job_id
+        case JobControl(action="cancel" | "retry"):
+            return event.action, event.job_id
         case _:
             return None
 
@@ -269,5 +274,7 @@ def _answered(event: Event) -> tuple[object, ...] | None:
             return "cleanup", event.job_id, event.run
         case CancelRequested():
             return "cancel", event.job_id
+        case RetryRequested():
+            return "retry", event.job_id
         case _:
             return None

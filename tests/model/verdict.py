@@ -8,7 +8,7 @@ from functools import cache
 
 from consumer.core.dead_letters import CODE
 from consumer.core.layout import RunKeys
-from consumer.errors import Cancelled, ConflictingJob, DeadlinePassed, MissingRecording, WorkerKilled
+from consumer.errors import Cancelled, ConflictingJob, DeadlinePassed, MissingRecording, Superseded, WorkerKilled
 from consumer.events import JobFinished, JobStatus
 from tests.model.oracle import run_of
 from tests.model.processes import FATAL_ATTEMPTS, RESULTS_BUCKET, ROLES, WORK_BUCKET
@@ -22,9 +22,8 @@ def verdict(world: World) -> Iterator[str]:
     """What is wrong with a world that was healed and has settled."""
     yield from world.oracle.failures
     yield from _dead_letters(world)
-    for (job_id, run), ended in world.oracle.ended.items():
-        if run != 1:
-            yield f"{job_id} has a run {run} that nobody asked for"
+    yield from _runs(world)
+    for ended in world.oracle.ended.values():
         yield from _ending(world, ended)
         if ended.status in WHOLE:
             yield from _result(world, ended)
@@ -48,9 +47,24 @@ def _dead_letters(world: World) -> Iterator[str]:
         yield f"dead letters of nobody: {strangers}"
 
 
+def _runs(world: World) -> Iterator[str]:
+    """Numbered without a gap, each ended, as many as were asked for: one for each force, at most one for a retry."""
+    for job_id in world.requests:
+        runs = sorted(run for name, run in world.oracle.ended if name == job_id)
+        accepted = [one for one in world.sent if one.job_id == job_id and one.position not in world.oracle.parked]
+        forced = sum(one.force for one in accepted)
+        most = forced + (forced < len(accepted)) + world.retries[job_id]
+        if runs != list(range(1, len(runs) + 1)) or not forced <= len(runs) <= most:
+            yield f"{job_id} has the runs {runs}, {forced} were forced, {most} are the most that were asked for"
+
+
 def _belongs_there(world: World, sent: Sent) -> bool:
     if sent.job_id is None:
         return True
+    if sent.force:
+        return False
+    if any(one.force and one.job_id == sent.job_id for one in world.sent):
+        return sent.position in world.oracle.parked  # either way: the newest run of that moment decides
     ended = world.oracle.ended.get((sent.job_id, 1))
     return ended is not None and ended.options_used is not None and ended.options_used.beam_size != sent.beam_size
 
@@ -64,7 +78,8 @@ def _ending(world: World, ended: JobFinished) -> Iterator[str]:
     lost = world.stage.of(ended.job_id).lost_chunks(key)
     match ended.status:
         case JobStatus.CANCELLED:
-            fine = ended.job_id in world.cancelled and code == Cancelled.code
+            forced = any(one.force and one.job_id == ended.job_id for one in world.sent)
+            fine = (ended.job_id in world.cancelled and code == Cancelled.code) or (forced and code == Superseded.code)
         case JobStatus.COMPLETED:
             fine = not lost and key in CHUNKS
         case JobStatus.PARTIAL:

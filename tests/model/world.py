@@ -105,6 +105,7 @@ class Sent:
     """None for bytes that are no event."""
     beam_size: int = 5
     """Tells requests under one id apart: another value is another digest."""
+    force: bool = False
 
 
 @dataclass
@@ -119,6 +120,7 @@ class World:
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Job id → its first request."""
     cancelled: set[str] = field(default_factory=set)
+    retries: Counter[str] = field(default_factory=Counter)
     processes: list[Process] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     depth: int = 0
@@ -304,25 +306,32 @@ class World:
         self.requests.setdefault(job_id, asked)
         self._send(json.dumps(asked).encode(), job_id, beam_size)
 
-    def submit_again(self, job_id: str, beam_size: int) -> None:
-        """The same request; under another beam size it is another one, under the same id."""
+    def submit_again(self, job_id: str, beam_size: int, *, force: bool = False) -> None:
+        """The same request; under another beam size it is another one, under the same id. By force it is a new run."""
         first = self.requests[job_id]
-        asked = {**first, "options": {**first["options"], "beam_size": beam_size}}
-        self._send(json.dumps(asked).encode(), job_id, beam_size)
+        asked = {**first, "options": {**first["options"], "beam_size": beam_size}, "force": force}
+        self._send(json.dumps(asked).encode(), job_id, beam_size, force)
 
     def submit_noise(self, value: bytes) -> None:
         self._send(value, None, 0)
 
     def cancel(self, job_id: str) -> None:
         self.cancelled.add(job_id)
-        value = json.dumps({"job_id": job_id, "action": "cancel"}).encode()
+        self._control(job_id, "cancel")
+
+    def retry(self, job_id: str) -> None:
+        self.retries[job_id] += 1
+        self._control(job_id, "retry")
+
+    def _control(self, job_id: str, action: str) -> None:
+        value = json.dumps({"job_id": job_id, "action": action}).encode()
         self.broker.append(Outgoing(self.post.topic(Topic.CONTROL), job_id.encode(), value))
 
-    def _send(self, value: bytes, job_id: str | None, beam_size: int) -> None:
+    def _send(self, value: bytes, job_id: str | None, beam_size: int, force: bool = False) -> None:
         """Without a key that means anything: requests under one id may come in any order."""
         key = b"%d" % len(self.sent)
         at = self.broker.append(Outgoing(self.post.topic(Topic.JOBS), key, value))
-        self.sent.append(Sent((at.topic, at.partition, at.offset), job_id, beam_size))
+        self.sent.append(Sent((at.topic, at.partition, at.offset), job_id, beam_size, force))
 
     # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
