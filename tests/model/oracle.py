@@ -65,7 +65,7 @@ class Oracle:
     suspects: Counter[Position] = field(default_factory=Counter)
     """How often work on a record was begun by a process that then ended or lost it."""
     late: set[str] = field(default_factory=set)
-    """Work objects that were written after the end of their run."""
+    """Objects that were written after the end of their run."""
     computed: Counter[tuple[str, int, int]] = field(default_factory=Counter)
     _announced: dict[str, str] = field(default_factory=dict)
     """Checkpoint → digest, as told to the coordinator."""
@@ -211,10 +211,16 @@ class Oracle:
         announced = self._announced.get(key)
         if replaces and announced is not None and announced != hashlib.sha256(data).hexdigest():
             self.fail(f"{key} was announced and is overwritten with something else")
+        self.puts(key)
+
+    def puts(self, key: str) -> None:
         if run_of(key) in self.ended:
             self.late.add(key)
 
     def puts_manifest(self, key: str, data: bytes, present: set[str]) -> None:
+        """Last of all, except by a straggler, whose files the cleanup of the ended run may have removed."""
+        if key in self.late:
+            return
         missing = {a.claim_check.key for a in ResultManifest.from_bytes(data).artifacts} - present
         if missing:
             self.fail(f"{key} is written before {missing}")

@@ -150,12 +150,17 @@ def undisturbed(key: str, language: str, failed: frozenset[int]) -> dict[str, by
 
 
 def _left_behind(world: World) -> Iterator[str]:
-    """The work of a run that ended well or was cancelled is removed; what a straggler wrote later is counted."""
-    for key in world.store.list_keys(WORK_BUCKET, ""):
-        ended = world.oracle.ended.get(run_of(key))
-        if ended is None or ended.status not in (*WHOLE, JobStatus.CANCELLED):
-            continue
-        if key in world.oracle.late:
-            world.counts["written_after_cleanup"] += 1
-        else:
-            yield f"{key} is left behind"
+    """Work of a run that failed is kept, files of a run that gave no result are not.
+
+    What a straggler wrote after the last cleanup is counted: the lifecycle rules of the buckets are for that.
+    """
+    work_of, files_of = (*WHOLE, JobStatus.CANCELLED), (JobStatus.FAILED, JobStatus.CANCELLED)
+    for bucket, removed in ((WORK_BUCKET, work_of), (RESULTS_BUCKET, files_of)):
+        for key in world.store.list_keys(bucket, ""):
+            ended = world.oracle.ended.get(run_of(key))
+            if ended is not None and ended.status not in removed:
+                continue
+            if key in world.oracle.late:
+                world.counts["written_after_cleanup"] += 1
+            else:
+                yield f"{key} is left behind"

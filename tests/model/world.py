@@ -85,8 +85,10 @@ class _Store(MemoryStore):
     def put(self, bucket: str, key: str, data: bytes, content_type: str = BINARY) -> PutOutcome:
         if bucket == WORK_BUCKET:
             self._oracle.puts_work(key, data, replaces=self.has(bucket, key))
-        elif key.endswith("manifest.json"):
-            self._oracle.puts_manifest(key, data, set(self._buckets[bucket].objects))
+        elif bucket == RESULTS_BUCKET:
+            self._oracle.puts(key)
+            if key.endswith("manifest.json"):
+                self._oracle.puts_manifest(key, data, set(self._buckets[bucket].objects))
         return super().put(bucket, key, data, content_type)
 
     def delete(self, bucket: str, keys: Any) -> int:
