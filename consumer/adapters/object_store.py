@@ -251,7 +251,12 @@ class S3Store:
 
     def _bucket_exists(self, place: Place) -> bool:
         with translated(place):
-            return bool(self._client.bucket_exists(place.bucket))
+            try:
+                return bool(self._client.bucket_exists(place.bucket))
+            except (S3Error, ServerError):
+                # As above: whether the bucket is closed to us or our keys are refused, only a body says.
+                next(iter(self._client.list_objects(place.bucket)), None)
+                raise
 
     def _put(self, place: Place, data: bytes, headers: dict[str, str]) -> PutOutcome:
         """One PUT by a presigned URL: minio's own has no place for a condition, and cuts large bodies into parts."""
