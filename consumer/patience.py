@@ -37,16 +37,18 @@ class Patience:
 
     def __call__(self, act: Callable[[], T], wait: Callable[[float], None], name: str) -> T:
         """What `act` returns in the end. Raises what it raises for good, and what `wait` raises (Stopped)."""
-        waited_s, tries = 0.0, 0
+        waited_s = 0.0
+        tries = {True: 0, False: 0}  # counted apart: a server that was away takes no try from what fails by itself
         try:
             while True:
-                tries += 1
                 try:
                     return act()
                 except Unavailable as error:
-                    if self._is_enough(error, tries, waited_s):
+                    is_away = isinstance(error, DependencyAway)
+                    tries[is_away] += 1
+                    if self._is_enough(error, tries[is_away], waited_s):
                         raise
-                    waited_s += self._pause(error, tries, wait, name)
+                    waited_s += self._pause(error, tries[is_away], wait, name)
         finally:
             self._health.set_ready(self._condition, True)
 

@@ -51,3 +51,15 @@ def test_workers_do_not_come_back_all_at_once() -> None:
 
 def test_what_is_wrong_with_one_recording_is_tried_again_more_and_more_rarely() -> None:
     assert pauses_s(DecoderCrashed("no verdict"), failures=10)[-1] >= POLICY.max_s / 2
+
+
+def test_a_server_that_was_away_takes_no_try_from_what_fails_by_itself() -> None:
+    errors: list[Unavailable] = [StoreUnavailable("away"), StoreUnavailable("away"), DecoderCrashed("no verdict")]
+
+    def act() -> str:
+        if errors:
+            raise errors.pop(0)
+        return "done"
+
+    patience = Patience("plan", RetryPolicy(2, 0.5, 1.0), Health(60, 60), lambda: True)
+    assert patience(act, lambda seconds: None, "work") == "done"
