@@ -511,15 +511,27 @@ class KafkaTail:
         config = {**client_config(self._settings), "group.id": "none", "isolation.level": "read_uncommitted"}
         asker = Consumer(config, logger=_librdkafka_log)
         try:
-            _, high = asker.get_watermark_offsets(target, timeout=timeout_s)
+            return _high_of(asker, target, time.monotonic() + timeout_s)
         except KafkaException as exc:
             raise BrokerUnavailable(f"asking for the end of {self._topic}[{target.partition}]: {exc}") from exc
         finally:
             bounded(asker.close, 5.0)
-        return int(high)
 
     def close(self) -> None:
         bounded(self._consumer.close, 5.0)
+
+
+def _high_of(asker: Consumer, target: TopicPartition, deadline: float) -> int:
+    """A client that has just started may not know the partition yet, and says that there is none."""
+    while True:
+        try:
+            _, high = asker.get_watermark_offsets(target, timeout=max(0.1, deadline - time.monotonic()))
+        except KafkaException as exc:
+            if exc.args[0].code() != KafkaError._UNKNOWN_PARTITION or time.monotonic() > deadline:
+                raise
+            asker.poll(0.1)
+        else:
+            return int(high)
 
 
 def partitions_of(client: Consumer | Producer, topic: str, timeout_s: float = 10.0) -> list[int]:
