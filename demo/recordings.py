@@ -43,7 +43,12 @@ def truth_file(name: str) -> Path:
 
 def shipped(name: str) -> Recording:
     """One of NAMES."""
-    return Recording(flac.read(flac_file(name)), json.loads(truth_file(name).read_text()))
+    return read(flac_file(name))
+
+
+def read(path: Path) -> Recording:
+    """A FLAC file, and its truth beside it, as `write` leaves them."""
+    return Recording(flac.read(path), json.loads(path.with_suffix(".truth.json").read_text()))
 
 
 def long_recording(minutes: float, name: str = "conversation-5min", seed: int = 0) -> Recording:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ pytestmark = [pytest.mark.models, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 TINY = Path(__file__).parents[2] / "demo" / "models" / "tiny"
 WINDOW_S = 12
+SHIPPED = [recordings.flac_file(name) for name in recordings.NAMES]
+OTHERS = sorted(Path(os.environ.get("WHISPERX_TEST_CONVERSATIONS", os.devnull)).glob("*.flac"))
+"""Further conversations of `python -m demo.training.conversation`, which needs synthesisers that CI has not."""
 
 
 @pytest.fixture(scope="module")
@@ -92,31 +96,31 @@ def ours(engine: SpeechEngine, file: bytes, chunk_s: float, policy: str, languag
     return Heard(text, len(result.speakers), sorted(rows), b"".join(files[name] for name in sorted(files)))
 
 
-@pytest.mark.parametrize("name", recordings.NAMES)
+@pytest.mark.parametrize("path", [*SHIPPED, *OTHERS], ids=lambda path: path.stem)
 def test_with_whisperx_windows_text_and_turns_are_those_of_plain_whisperx(
-    name: str, engine: SpeechEngine, plain: PlainWhisperx
+    path: Path, engine: SpeechEngine, plain: PlainWhisperx
 ) -> None:
-    recording = recordings.shipped(name)
+    recording = recordings.read(path)
     expected = plain.hear(recording.samples)
-    heard = ours(engine, recordings.flac_file(name).read_bytes(), 60.0, "whisperx")
+    heard = ours(engine, path.read_bytes(), 60.0, "whisperx")
     errors, plain_errors = (word_error_rate(recording.truth["text"], each.text) for each in (heard, expected))
-    print(f"{name}: words wrong {errors:.2%}, plain whisperx {plain_errors:.2%}, turns {len(heard.turns)}")
+    print(f"{path.stem}: words wrong {errors:.2%}, plain whisperx {plain_errors:.2%}, turns {len(heard.turns)}")
     assert words(heard.text).split() == words(expected.text).split()
     assert errors <= plain_errors + 0.005
     assert [turn[2] for turn in heard.turns] == [turn[2] for turn in expected.turns]
     assert np.allclose([t[:2] for t in heard.turns], [t[:2] for t in expected.turns], atol=0.002)
 
 
-@pytest.mark.parametrize("name", recordings.NAMES)
+@pytest.mark.parametrize("path", [*SHIPPED, *OTHERS], ids=lambda path: path.stem)
 def test_with_our_windows_few_more_words_are_wrong_and_the_speakers_are_as_many(
-    name: str, engine: SpeechEngine, plain: PlainWhisperx
+    path: Path, engine: SpeechEngine, plain: PlainWhisperx
 ) -> None:
-    recording = recordings.shipped(name)
+    recording = recordings.read(path)
     expected = plain.hear(recording.samples)
-    heard = ours(engine, recordings.flac_file(name).read_bytes(), 60.0, "silero")
+    heard = ours(engine, path.read_bytes(), 60.0, "silero")
     truth = recording.truth
     errors, plain_errors = (word_error_rate(truth["text"], each.text) for each in (heard, expected))
-    print(f"{name}: words wrong {errors:.2%}, plain whisperx {plain_errors:.2%}, speakers {heard.speakers}")
+    print(f"{path.stem}: words wrong {errors:.2%}, plain whisperx {plain_errors:.2%}, speakers {heard.speakers}")
     assert errors <= plain_errors + 0.01
     if expected.speakers == len(truth["speakers"]):
         assert heard.speakers == expected.speakers

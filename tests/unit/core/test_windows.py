@@ -95,7 +95,7 @@ def test_no_certain_voice_is_left_out(probabilities: list[float], shape: VoiceSh
 
 
 def shape(**values: float) -> VoiceShape:
-    return VoiceShape(**{"max_window_s": 12.0, **values})
+    return VoiceShape(**{"max_window_s": 12.0, "pad_s": 0.2, **values})
 
 
 def seconds(*runs: tuple[float, float]) -> list[float]:
