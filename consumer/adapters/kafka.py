@@ -53,6 +53,12 @@ _STALE = {
     KafkaError._STATE,
     KafkaError._ASSIGNMENT_LOST,
 }
+_NOT_YET = {
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+}
 _FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED}
 _FATAL_FOR_US = {
     KafkaError._AUTHENTICATION,
@@ -522,12 +528,12 @@ class KafkaTail:
 
 
 def _high_of(asker: Consumer, target: TopicPartition, deadline: float) -> int:
-    """A client that has just started may not know the partition yet, and says that there is none."""
+    """A client that has just started may not know the partition, and a new leader not its end: both soon do."""
     while True:
         try:
             _, high = asker.get_watermark_offsets(target, timeout=max(0.1, deadline - time.monotonic()))
         except KafkaException as exc:
-            if exc.args[0].code() != KafkaError._UNKNOWN_PARTITION or time.monotonic() > deadline:
+            if exc.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
                 raise
             asker.poll(0.1)
         else:
