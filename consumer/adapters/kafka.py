@@ -622,12 +622,12 @@ def _answered(act: Callable[[], object], timeout_s: float) -> None:
     librdkafka's send_offsets_to_transaction does not keep its limit while the group's coordinator is not found
     (confluentinc/librdkafka#5456); the loop must go on polling.
     """
-    failures: list[KafkaException] = []
+    failures: list[BaseException] = []
 
     def run() -> None:
         try:
             act()
-        except KafkaException as exc:
+        except BaseException as exc:  # noqa: BLE001  (handed to the caller's thread, which raises it)
             failures.append(exc)
 
     if not bounded(run, timeout_s):

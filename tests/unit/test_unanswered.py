@@ -19,7 +19,7 @@ class StuckProducer:
     """Answers everything but the offsets: as librdkafka when it does not find the group's coordinator."""
 
     let_go = threading.Event()
-    failure: KafkaException | None = None
+    failure: Exception | None = None
     made = 0
 
     def __init__(self, *_: object, **__: object) -> None:
@@ -61,4 +61,13 @@ def test_a_producer_that_does_not_come_back_is_replaced_and_its_transaction_is_i
         outbox.publish([], [(inbox, {0: Mark(1)})])
     assert stuck.made == made + 2
     stuck.let_go.set()
+    inbox.close(5.0)
+
+
+def test_any_failure_of_the_offsets_keeps_the_transaction_from_being_committed(stuck: type[StuckProducer]) -> None:
+    """Records without their offset would be published again."""
+    inbox, outbox = KafkaInbox(NOBODY, "work", "group"), TransactionalOutbox(NOBODY, "me")
+    stuck.failure = TypeError("a position that the client does not take")
+    with pytest.raises(TypeError, match="does not take"):
+        outbox.publish([], [(inbox, {0: Mark(1)})])
     inbox.close(5.0)
