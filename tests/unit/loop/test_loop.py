@@ -65,23 +65,11 @@ def test_an_aborted_transaction_is_published_again_without_computing_again() -> 
     assert (rig.out(), handler.begun, rig.committed()) == ([b"done:r"], [b"r"], 1)
 
 
+@pytest.mark.parametrize("unanswered", [0, 2], ids=["at once", "when the broker is back, polled for meanwhile"])
 @pytest.mark.parametrize("fault", [Fault.IN_DOUBT_DONE, Fault.IN_DOUBT_LOST])
-def test_a_transaction_in_doubt_is_settled_by_the_committed_offset(fault: Fault) -> None:
+def test_a_transaction_in_doubt_is_settled_by_the_committed_offset(fault: Fault, unanswered: int) -> None:
     rig, handler = Rig(), GatedHandler()
-    rig.broker.faults.append(fault)
-    rig.put(b"r", b"s")
-    loop, _ = rig.worker(handler, capacity=1.0)
-    rig.turn_until(lambda: len(rig.out()) >= 2, loop)
-    for _ in range(5):
-        loop.turn()
-    assert rig.out() == [b"done:r", b"done:s"]
-    assert handler.begun == [b"r", b"s"]
-
-
-@pytest.mark.parametrize("fault", [Fault.IN_DOUBT_DONE, Fault.IN_DOUBT_LOST])
-def test_a_doubt_is_settled_when_the_broker_is_back_and_polled_for_meanwhile(fault: Fault) -> None:
-    rig, handler = Rig(), GatedHandler()
-    rig.broker.faults.extend([fault, Fault.UNSETTLED, Fault.UNSETTLED])
+    rig.broker.faults.extend([fault, *[Fault.UNSETTLED] * unanswered])
     rig.put(b"r", b"s")
     loop, _ = rig.worker(handler, capacity=1.0)
     rig.turn_until(lambda: len(rig.out()) >= 2, loop)
