@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -233,10 +234,8 @@ class Faults:
 def _for_a_while(
     proxies: tuple[Proxy, ...], begin: Callable[[Proxy], object], end: Callable[[Proxy], object], seconds: float
 ) -> None:
-    for proxy in proxies:
-        begin(proxy)
-    try:
-        time.sleep(seconds)
-    finally:
+    with ExitStack() as stack:
         for proxy in proxies:
-            end(proxy)
+            begin(proxy)
+            stack.callback(end, proxy)
+        time.sleep(seconds)

@@ -14,7 +14,8 @@ from tests.servers.control import running, unavailable
 from tests.servers.packages import TOXIPROXY
 from tests.servers.process import ServerProcess, free_port, port_answers
 
-ANSWER_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 30.0
+"""A toxic waits for data under way, also to a client that is stopped and does not read."""
 
 
 @dataclass(frozen=True)
