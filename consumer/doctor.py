@@ -7,6 +7,7 @@ The settings are judged without asking anyone; brokers, store, registry, models 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,8 @@ Probe = Callable[[], str]
 
 MAX_CLOCK_SKEW_S = 60.0
 """S3 refuses requests that are 15 minutes off; log times are of no use long before."""
+ABORTING_S = 15.0
+"""A broker looks for transactions that are too old every ten seconds, and then writes its markers."""
 BYTES_PER_AUDIO_S = 32_000  # 16 kHz, 16 bit, mono
 LOCAL = ("localhost", "127.0.0.1", "::1", "[::1]")
 
@@ -33,6 +36,9 @@ class BrokerAdmin(TopicAdmin, Protocol):
 
     def broker_ids(self) -> list[int]: ...
     def broker_config(self) -> dict[str, str]: ...
+    def undecided(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
+        """Partitions that end in a transaction which is neither committed nor aborted: the offset where it begins."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +100,7 @@ def installation_checks(
         Check("settings", lambda: settings_findings(settings)),
         Check("brokers", lambda: broker_findings(admin, settings), "kafka"),
         Check("topics", lambda: topics.check(admin, specs), "kafka"),
+        Check("transactions", lambda: transaction_findings(admin, [spec.name for spec in specs], settings), "kafka"),
         *store_checks(store, settings, probe_id),
         *(probe_check(name, probe) for name, probe in probes),
     ]
@@ -220,6 +227,26 @@ def _broker_times(config: dict[str, str], settings: Settings) -> Iterable[Findin
     if settings.kafka.transaction_timeout_s * 1000 > longest_transaction_ms:
         what = f"the brokers allow transactions of {longest_transaction_ms} ms at most"
         yield fail("brokers", what, "lower kafka.transaction_timeout_s")
+
+
+def transaction_findings(
+    admin: BrokerAdmin, names: Sequence[str], settings: Settings, sleep: Callable[[float], None] = time.sleep
+) -> list[Finding]:
+    """Whether each open transaction ends: asked every second, until all have, or one is older than it may become."""
+    stuck = admin.undecided(names)
+    left_s = settings.kafka.transaction_timeout_s + ABORTING_S
+    while stuck and left_s > 0:
+        sleep(1.0)
+        left_s -= 1.0
+        still = admin.undecided(names)
+        stuck = {place: offset for place, offset in stuck.items() if still.get(place) == offset}
+    if not stuck:
+        return [ok("transactions", "none that does not end")]
+    todo = "abort it with kafka-transactions.sh: see Transactions that never end in docs/kafka.md"
+    return [
+        fail("transactions", f"{topic}[{partition}] cannot be read from offset {offset} on: it never ends", todo)
+        for (topic, partition), offset in sorted(stuck.items())
+    ]
 
 
 # ── store, clock, and what others ask ───────────────────────────────────────────────────────────────────────────────

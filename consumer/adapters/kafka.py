@@ -53,7 +53,7 @@ _STALE = {
     KafkaError._STATE,
     KafkaError._ASSIGNMENT_LOST,
 }
-_NOT_YET = {
+NO_LEADER_YET = {
     KafkaError._UNKNOWN_PARTITION,
     KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -510,7 +510,9 @@ class KafkaTail:
             elif (message.offset() or 0) >= end:
                 self._consumer.unassign()
                 return records
-        raise BrokerUnavailable(f"{self._topic}[{partition}] was not read to its end within {timeout_s:.0f} s")
+        reached = records[-1].offset + 1 if records else 0
+        where = f"{self._topic}[{partition}] was read to {reached} of {end} within {timeout_s:.0f} s"
+        raise BrokerUnavailable(f"{where}; if that stays, `whisperx-consumer doctor` looks for what holds it up")
 
     def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:
         """The end with what is still undecided: a client that reads committed records is told an earlier one."""
@@ -533,7 +535,7 @@ def _high_of(asker: Consumer, target: TopicPartition, deadline: float) -> int:
         try:
             _, high = asker.get_watermark_offsets(target, timeout=max(0.1, deadline - time.monotonic()))
         except KafkaException as exc:
-            if exc.args[0].code() not in _NOT_YET or time.monotonic() > deadline:
+            if exc.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
                 raise
             asker.poll(0.1)
         else:

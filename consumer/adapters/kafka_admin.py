@@ -8,15 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but not exported explicitly
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
-from consumer.adapters.kafka import client_config
+from consumer.adapters.kafka import NO_LEADER_YET, client_config
 from consumer.errors import BrokerUnavailable, Misconfigured
 from consumer.settings import KafkaSettings
 from consumer.topics import TopicFacts, TopicSpec
@@ -35,6 +36,11 @@ _REFUSALS = frozenset(
         KafkaError._SSL,
     }
 )
+
+
+def _code_of(error: BrokerUnavailable) -> int | None:
+    cause = error.__cause__
+    return cause.args[0].code() if isinstance(cause, KafkaException) else None
 
 
 class KafkaAdmin:
@@ -102,6 +108,30 @@ class KafkaAdmin:
                 raise
             return False
         return True
+
+    def undecided(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
+        """Partitions that end in a transaction which is neither committed nor aborted: the offset where it begins."""
+        facts = self.describe(names)
+        asked = [TopicPartition(name, number) for name, topic in facts.items() for number in range(topic.partitions)]
+        stable = self._ends(asked, IsolationLevel.READ_COMMITTED)
+        ends = self._ends(asked, IsolationLevel.READ_UNCOMMITTED)
+        return {place: offset for place, offset in stable.items() if offset < ends[place]}
+
+    def _ends(self, asked: Sequence[TopicPartition], level: IsolationLevel) -> dict[tuple[str, int], int]:
+        """Where a reader at this level ends, by topic and partition. A new leader is given time to know it."""
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        give_up_s = time.monotonic() + self._timeout_s
+        while True:
+            futures = self._client.list_offsets(
+                dict.fromkeys(asked, latest), isolation_level=level, request_timeout=self._timeout_s
+            )
+            try:
+                with self._translated():
+                    return {(p.topic, p.partition): f.result(self._timeout_s).offset for p, f in futures.items()}
+            except BrokerUnavailable as error:
+                if _code_of(error) not in NO_LEADER_YET or time.monotonic() > give_up_s:
+                    raise
+                self._client.poll(LISTING_PAUSE_S)
 
     def _configs(self, resources: list[ConfigResource]) -> dict[str, dict[str, str]]:
         with self._translated():

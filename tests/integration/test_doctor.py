@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from confluent_kafka import Producer
 from pydantic import SecretStr
 
 from consumer import doctor, topics
@@ -72,6 +73,21 @@ def test_unequal_partitions_are_found(admin: KafkaAdmin, specs: tuple[topics.Top
     at_creation, afterwards = topics.create(admin, specs).findings, topics.check(admin, specs)
     for findings in (at_creation, afterwards):
         assert any("must have one number" in finding.todo for finding in findings if finding.level is Level.FAIL)
+
+
+def test_an_open_transaction_is_seen_until_it_ends(
+    kafka: Kafka, admin: KafkaAdmin, topic_prefix: str, settings: Settings
+) -> None:
+    topic = kafka.create_topic(f"{topic_prefix}open", partitions=2)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": f"{topic_prefix}open"})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"a", partition=1)
+    producer.flush(30)
+    assert admin.undecided([topic]) == {(topic, 1): 0}
+    producer.abort_transaction(30)  # answered before the marker is written
+    (found,) = doctor.transaction_findings(admin, [topic], settings)
+    assert found.level is Level.OK
 
 
 def test_a_broker_that_is_away_is_unavailable() -> None:
@@ -161,7 +177,7 @@ def test_a_good_installation_has_no_failure(
         store.make_bucket(bucket)
     found = examine(settings, admin, store)
     assert not failed(found), report(found)
-    assert {finding.check for finding in found} == {"settings", "brokers", "topics", "store", "clock"}
+    assert {finding.check for finding in found} == {"settings", "brokers", "topics", "transactions", "store", "clock"}
     assert [key for bucket in buckets for key in store.list_keys(bucket, "")] == []  # the probes are gone
 
 

@@ -65,6 +65,11 @@ def test_settings_that_do_not_fit_are_named(groups: dict[str, Any], level: Level
 class Brokers(FakeAdmin):
     ids: list[int] = field(default_factory=lambda: [1, 2, 3])
     config: dict[str, str] = field(default_factory=dict)
+    open_ones: list[dict[tuple[str, int], int]] = field(default_factory=list)
+    """The answers to come; the last one stays."""
+
+    def undecided(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
+        return self.open_ones.pop(0) if len(self.open_ones) > 1 else dict(*self.open_ones)
 
     def broker_ids(self) -> list[int]:
         return self.ids
@@ -84,6 +89,26 @@ class Brokers(FakeAdmin):
 )
 def test_brokers_must_be_enough_and_remember_long_enough(brokers: Brokers, expected: list[Level]) -> None:
     assert levels(doctor.broker_findings(brokers, settings())) == expected
+
+
+@pytest.mark.parametrize(
+    ("answers", "stuck", "asked_again"),
+    [
+        ([{}], [], 0),
+        ([{("jobs", 0): 5, ("jobs", 1): 7}, {("jobs", 0): 5}, {("jobs", 0): 9}], [], 2),
+        ([{("jobs", 0): 5}], ["jobs[0] cannot be read from offset 5 on"], 35),
+        ([{("jobs", 0): 5, ("jobs", 1): 7}, {("jobs", 1): 8, ("jobs", 0): 5}], ["jobs[0]"], 35),
+    ],
+    ids=["none", "ends", "never ends", "one of two never ends"],
+)
+def test_a_transaction_that_outlives_its_time_is_found(
+    answers: list[dict[tuple[str, int], int]], stuck: list[str], asked_again: int
+) -> None:
+    pauses: list[float] = []
+    found = doctor.transaction_findings(Brokers(open_ones=answers), ["jobs"], settings(), pauses.append)
+    assert len(pauses) == asked_again
+    assert levels(found) == ([Level.FAIL] * len(stuck) or [Level.OK])
+    assert all(words in finding.what for words, finding in zip(stuck, found, strict=bool(stuck)))
 
 
 @pytest.mark.parametrize(("skew_s", "level"), [(0, Level.OK), (-59, Level.OK), (61, Level.FAIL), (-61, Level.FAIL)])
