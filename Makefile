@@ -35,6 +35,15 @@ model: $(STAMP) ## Loop, coordinator and functions on the fakes, ten thousand se
 chaos: $(STAMP) ## Real servers under faults, all promises checked; ARGS="--seed 7 --protocol consumer --brokers 3" and more
 	$(PYTHON) -m tests.chaos $(ARGS)
 
+campaign: $(STAMP) ## Chaos runs over seeds, protocols and brokers until 3,000 faults are done (about two hours)
+	$(PYTHON) -m tests.chaos.campaign $(ARGS)
+
+kills: $(STAMP) ## The real WhisperX chain: ten minutes on three workers, ten of them killed (about ten minutes)
+	WHISPERX_TEST_KILLS=10 $(PYTHON) -m pytest -s tests/acceptance/test_cluster.py -k kill_after_kill
+
+outage: $(STAMP) ## Store and broker away for five minutes each, on both group protocols (about half an hour)
+	WHISPERX_TEST_OUTAGE_S=300 $(PYTHON) -m pytest -s tests/integration/test_dependency_away.py
+
 lint: $(STAMP) ## Format check, lint, strict types, import contracts, generated files
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from consumer.core.layout import Topic
 from consumer.events import ChunkTranscribed, JobStatus
+from demo import recordings
+from demo.training import flac
 from tests.acceptance.cluster import Cluster, Process
 from tests.acceptance.conftest import LONG, SHORT, MakeCluster
 from tests.servers.kcat import Kcat
@@ -17,6 +21,7 @@ from tests.servers.kcat import Kcat
 pytestmark = [pytest.mark.servers, pytest.mark.models, pytest.mark.timeout(900)]
 
 OTHERS = "intake,coordinate,plan,assemble,cleanup"
+KILLS = int(os.environ.get("WHISPERX_TEST_KILLS", "0"))
 
 
 def submit(cluster: Cluster, job_id: str, key: str, **options: object) -> None:
@@ -90,6 +95,46 @@ def test_a_killed_transcriber_never_computes_a_finished_chunk_again(new_cluster:
     shown = Counter(e.chunk_index for e in cluster.events(Topic.PARTIALS, ChunkTranscribed) if e.job_id == "killed")
     assert shown == Counter(range(total))
     assert second.terminate() == 0
+
+
+@pytest.mark.skipif(not KILLS, reason="long form of the test above: make kills")
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_ten_minutes_under_kill_after_kill_give_the_same_transcript(new_cluster: MakeCluster, tmp_path: Path) -> None:
+    """Three workers; whenever a chunk has been finished, the worker that has lived longest is killed and replaced."""
+    cluster = new_cluster()
+    workers = [cluster.start("transcribe") for _ in range(3)]
+    cluster.wait_ready(cluster.start(OTHERS), *workers)
+    long = tmp_path / "long.flac"
+    flac.write(long, recordings.long_recording(10).samples)
+    cluster.upload("long.flac", long)
+    submit(cluster, "undisturbed", "long.flac")
+    expected = cluster.result("undisturbed", 1800)
+    everyone = list(workers)
+    before = computed(*everyone)
+
+    submit(cluster, "killed", "long.flac")
+    done = sum(before.values())
+    for _ in range(KILLS):
+        cluster.wait(lambda done=done: sum(computed(*everyone).values()) > done, 600)  # type: ignore[misc]
+        oldest = next(worker for worker in workers if worker.has_said("Started"))
+        oldest.kill()
+        workers.remove(oldest)
+        workers.append(cluster.start("transcribe"))
+        everyone.append(workers[-1])
+        done = sum(computed(*everyone).values())
+    assert not cluster.results_of("killed"), "the last kill came in time"
+    result = cluster.result("killed", 1800)
+
+    again = sum(computed(*everyone).values()) - sum(before.values()) - result.chunks_total
+    print(f"{KILLS} kills, {result.chunks_total} chunks: {again} stored twice, at most one per kill")
+    assert {a.format for a in result.artifacts} == {a.format for a in expected.artifacts}
+    for artifact in expected.artifacts:
+        assert cluster.artifact(result, artifact.format) == cluster.artifact(expected, artifact.format)
+    shown = Counter(e.chunk_index for e in cluster.events(Topic.PARTIALS, ChunkTranscribed) if e.job_id == "killed")
+    assert shown == Counter(range(result.chunks_total))
+    assert result.chunks_total > KILLS
+    assert 0 <= again <= KILLS
 
 
 def test_every_role_can_be_killed_once_and_nothing_is_lost_or_doubled(new_cluster: MakeCluster) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos import checks_of_contents as contents
 from tests.chaos import checks_of_time as time
+from tests.chaos.campaign import total
 from tests.chaos.checks import CHECKS, check, summary
 from tests.chaos.evidence import Attempted, DeadLetter, Evidence, HandOver, Life, Partial, Result, Told
 from tests.chaos.made_up import FILES, GOOD, LANE, RUN, T0, computed, fault, letter, standing, submission
@@ -178,3 +179,16 @@ def test_a_standstill_during_a_fault_is_the_faults() -> None:
 @pytest.mark.parametrize(("values", "expected"), [([], None), ([5.0], 5.0), ([float(n) for n in range(1, 101)], 95.0)])
 def test_a_percentile_is_a_value_that_was_seen(values: list[float], expected: float | None) -> None:
     assert percentile(values, 0.95) == expected
+
+
+def test_a_campaign_adds_up_its_runs_and_keeps_the_worst() -> None:
+    asked = {"seed": 1, "wall_s": 10}
+    good = {**asked, **summary(check(GOOD))}
+    bad = {**good, "seed": 2, "ok": False, "lost_runs": 1, "takeover_p95_s": 99.0}
+    bad["verdicts"] = {**good["verdicts"], "terminal-events": False}
+    found = total([good, bad])
+    assert (found["ok"], found["seeds"], found["lost_runs"]) == (False, [1, 2], 1)
+    assert found["faults"] == 2 * good["faults"] > 0
+    assert found["largest_takeover_p95_s"] == 99.0
+    assert found["not_ok"] == {2: ["terminal-events"]}
+    assert total([good])["ok"]

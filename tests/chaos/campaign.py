@@ -1,0 +1,87 @@
+"""python -m tests.chaos.campaign: chaos runs, one after the other, until so many faults are done. One JSON line for all.
+
+Group protocols and numbers of brokers take turns, and each run has a seed of its own. Every run keeps its folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.chaos.run import say
+
+GROUNDS = (("classic", 1), ("consumer", 1), ("classic", 3), ("consumer", 3))
+SUMS = ("runs", "lost_runs", "double_terminals", "partials", "lost_partials", "double_partials", "transcripts_compared")
+MORE_SUMS = ("transcripts_different", "dead_letters", "sent_again", "faults", "starts", "chunks", "computed_again")
+LARGEST = ("takeover_p95_s", "takeover_p95_with_others_s", "lag_zero_after_s", "longest_standstill_s")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = _parser().parse_args(arguments)
+    folder = (asked.folder or Path(tempfile.mkdtemp(prefix="campaign-"))).absolute()
+    found: list[dict[str, Any]] = []
+    while sum(run["faults"] for run in found) < asked.faults:
+        found.append(_run(folder, len(found), asked))
+    line = json.dumps(total(found))
+    (folder / "campaign.json").write_text(line + "\n", encoding="utf-8")
+    print(line)
+    return 0 if all(run["ok"] for run in found) else 1
+
+
+def total(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Sums, and the worst of what cannot be added; `not_ok` says which checks of which run did not hold."""
+    return {
+        "ok": all(run["ok"] for run in found),
+        "seeds": [run["seed"] for run in found],
+        **{name: sum(run[name] for run in found) for name in (*SUMS, *MORE_SUMS)},
+        "faults_by_kind": dict(sum((Counter(run["faults_by_kind"]) for run in found), Counter())),
+        **{f"largest_{name}": max(_known(run[name] for run in found), default=None) for name in LARGEST},
+        "wall_s": sum(run["wall_s"] for run in found),
+        "not_ok": {
+            run["seed"]: [name for name, ok in run["verdicts"].items() if not ok] for run in found if not run["ok"]
+        },
+    }
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any]:
+    protocol, brokers = GROUNDS[number % len(GROUNDS)]
+    seed = asked.seed + number
+    say(f"run {number + 1}: seed {seed}, protocol {protocol}, {brokers} broker(s)")
+    own = ("--seed", str(seed), "--protocol", protocol, "--brokers", str(brokers), "--folder", str(folder / str(seed)))
+    size = ("--jobs", str(asked.jobs), "--faults", str(asked.faults_per_run), "--fault-pace", str(asked.fault_pace))
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.chaos", *own, *size], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if not done.stdout.strip():
+        raise SystemExit(
+            f"run {number + 1} ended with {done.returncode} and without a summary; see {folder / str(seed)}"
+        )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    say(f"run {number + 1}: {'ok' if found['ok'] else 'NOT OK'}, {found['faults']} faults, {found['findings']}")
+    return found
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.campaign", description=__doc__)
+    parser.add_argument("--faults", type=int, default=3000, help="in all (default: 3000)")
+    parser.add_argument("--faults-per-run", type=int, default=250)
+    parser.add_argument("--jobs", type=int, default=40, help="of a run (default: 40)")
+    parser.add_argument("--fault-pace", type=float, default=1.3, help="mean time between two faults in seconds")
+    parser.add_argument("--seed", type=int, default=100, help="of the first run; the others count up")
+    parser.add_argument("--folder", type=Path, help="where the runs leave their folders (default: a new one)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
