@@ -1,4 +1,4 @@
-"""python -m tests.chaos.campaign: chaos runs, one after the other, until so many faults are done. One JSON line for all.
+"""python -m tests.chaos.campaign: chaos runs in turn, until so many faults are done. One line of JSON for all.
 
 Group protocols and numbers of brokers take turns, and each run has a seed of its own. Every run keeps its folder.
 """

@@ -183,8 +183,8 @@ def test_a_percentile_is_a_value_that_was_seen(values: list[float], expected: fl
 
 def test_a_campaign_adds_up_its_runs_and_keeps_the_worst() -> None:
     asked = {"seed": 1, "wall_s": 10}
-    good = {**asked, **summary(check(GOOD))}
-    bad = {**good, "seed": 2, "ok": False, "lost_runs": 1, "takeover_p95_s": 99.0}
+    good: dict[str, Any] = {**asked, **summary(check(GOOD))}
+    bad: dict[str, Any] = {**good, "seed": 2, "ok": False, "lost_runs": 1, "takeover_p95_s": 99.0}
     bad["verdicts"] = {**good["verdicts"], "terminal-events": False}
     found = total([good, bad])
     assert (found["ok"], found["seeds"], found["lost_runs"]) == (False, [1, 2], 1)
