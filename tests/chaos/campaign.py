@@ -75,9 +75,9 @@ def _run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.campaign", description=__doc__)
     parser.add_argument("--faults", type=int, default=3000, help="in all (default: 3000)")
-    parser.add_argument("--faults-per-run", type=int, default=250)
-    parser.add_argument("--jobs", type=int, default=40, help="of a run (default: 40)")
-    parser.add_argument("--fault-pace", type=float, default=1.3, help="mean time between two faults in seconds")
+    parser.add_argument("--faults-per-run", type=int, default=750)
+    parser.add_argument("--jobs", type=int, default=60, help="of a run (default: 60)")
+    parser.add_argument("--fault-pace", type=float, default=1.1, help="mean time between two faults in seconds")
     parser.add_argument("--seed", type=int, default=100, help="of the first run; the others count up")
     parser.add_argument("--folder", type=Path, help="where the runs leave their folders (default: a new one)")
     return parser

@@ -13,9 +13,11 @@ from consumer.ports import Headers
 from tests.chaos.recordings import Recording
 
 CHUNK_S = 10.0
-LONG_S = 2_000.0
-"""About 200 chunks."""
-LENGTHS_S = (60.0, 120.0, 180.0, 240.0, 320.0)
+LONG_S = 2_600.0
+"""About 260 chunks."""
+SHORT_LENGTHS_S = (60.0, 120.0, 180.0)
+LENGTHS_S = (100.0, 190.0, 280.0, 370.0, 480.0)
+"""With the long one about 1,100 chunks in 60 jobs, of which some are cancelled or fail."""
 SHORT_RUN_JOBS = 20
 """With fewer jobs the long one is left out, and all are short."""
 
@@ -125,7 +127,7 @@ def _kind_of(number: int, jobs: int) -> Kind:
 
 def _recordings(chance: random.Random, jobs: int) -> Iterator[Recording]:
     """A dozen, so that jobs share them."""
-    lengths = LENGTHS_S if jobs > SHORT_RUN_JOBS else LENGTHS_S[:3]
+    lengths = LENGTHS_S if jobs > SHORT_RUN_JOBS else SHORT_LENGTHS_S
     for number in range(min(jobs, 12)):
         yield Recording(f"talk-{number:02d}.wav", float(chance.randrange(300)), lengths[number % len(lengths)])
 
