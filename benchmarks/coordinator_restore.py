@@ -22,7 +22,9 @@ from pathlib import Path
 
 import psutil
 
-from consumer.adapters.kafka import KafkaInbox, KafkaTail, PlainOutbox, TransactionalOutbox
+from consumer.adapters.kafka_inbox import KafkaInbox
+from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.bootstrap import coordinator_policy
 from consumer.coordination import Coordination
 from consumer.coordinator.coordinator import Past

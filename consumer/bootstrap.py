@@ -15,7 +15,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Protocol
 
 from consumer import broker
-from consumer.adapters.kafka import KafkaInbox, KafkaTail, PlainOutbox, TransactionalOutbox
+from consumer.adapters.kafka_inbox import KafkaInbox
+from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.adapters.metered_store import MeteredStore
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.registry import ConfluentRegistry

@@ -20,7 +20,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from consumer import logs, topics
-from consumer.adapters.kafka import KafkaTail, PlainOutbox
+from consumer.adapters.kafka_outbox import PlainOutbox
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.bootstrap import Parts, Role, System
 from consumer.core.identity import job_id_from_position
 from consumer.core.layout import Topic

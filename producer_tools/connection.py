@@ -70,7 +70,7 @@ class Connection:
 
     def outbox(self, name: str) -> Outbox:
         """For records that appear together or not at all. Whoever opens one takes over from those before it."""
-        from consumer.adapters.kafka import PlainOutbox, TransactionalOutbox
+        from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox
 
         kafka = self.settings.kafka
         if not kafka.transactions:

@@ -10,7 +10,7 @@ from datetime import datetime
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer import cloud_events, contracts
-from consumer.adapters.kafka import partitions_of, producer_config
+from consumer.adapters.kafka_client import partitions_of, producer_config
 from consumer.core.identity import event_id
 from consumer.core.layout import Topic
 from consumer.errors import BrokerUnavailable, Misconfigured

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
-from consumer.adapters.kafka import bounded, consumer_config, partitions_of, received
+from consumer.adapters.kafka_client import bounded, consumer_config, partitions_of, received
 from consumer.errors import BrokerUnavailable, Misconfigured
 from consumer.ports import Received
 from consumer.settings import KafkaSettings

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     ResourceType,
 )
 
-from consumer.adapters.kafka import NO_LEADER_YET, client_config
+from consumer.adapters.kafka_client import NO_LEADER_YET, client_config
 from consumer.errors import BrokerUnavailable, Misconfigured
 from consumer.settings import KafkaSettings
 from consumer.topics import TopicFacts, TopicSpec

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from consumer.adapters.kafka import KafkaTail
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.adapters.object_store import S3Store
 from consumer.core.layout import Topic
 from consumer.events import Event, JobFinished

@@ -15,7 +15,8 @@ from enum import StrEnum
 
 from confluent_kafka import Producer
 
-from consumer.adapters.kafka import KafkaInbox, PlainOutbox, TransactionalOutbox
+from consumer.adapters.kafka_inbox import KafkaInbox
+from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox
 from consumer.bootstrap import Parts, Role
 from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted
 from consumer.core.layout import Topic

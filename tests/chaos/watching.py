@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not exported
 
-from consumer.adapters.kafka import KafkaTail
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.core.layout import CHUNK_LANES, Topic
 from consumer.events import JobFinished
 from consumer.settings import KafkaSettings

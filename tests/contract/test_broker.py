@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from consumer.adapters.kafka import KafkaInbox, KafkaTail, PlainOutbox, TransactionalOutbox
+from consumer.adapters.kafka_inbox import KafkaInbox
+from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.adapters.memory_broker import MemoryBroker, MemoryInbox, MemoryOutbox, MemoryTail
 from consumer.broker import Inbox
 from consumer.errors import BrokerUnavailable, Fenced, Misconfigured

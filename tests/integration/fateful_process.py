@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from confluent_kafka import Producer
 
 from consumer import bootstrap
-from consumer.adapters.kafka import TransactionalOutbox
+from consumer.adapters.kafka_outbox import TransactionalOutbox
 from consumer.adapters.object_store import S3Store
 from consumer.bootstrap import Parts, Role, System
 from consumer.broker import Inbox, Marks

@@ -19,7 +19,8 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from consumer.adapters.kafka import KafkaInbox, TransactionalOutbox
+from consumer.adapters.kafka_inbox import KafkaInbox
+from consumer.adapters.kafka_outbox import TransactionalOutbox
 from consumer.broker import Inbox, Marks
 from consumer.exit_codes import exit_code_of
 from consumer.health import Health

@@ -18,8 +18,8 @@ from typing import TypeVar
 from confluent_kafka import Producer
 
 from consumer import topics
-from consumer.adapters.kafka import KafkaTail
 from consumer.adapters.kafka_admin import KafkaAdmin
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.adapters.object_store import S3Store
 from consumer.bootstrap import Parts, Role, System
 from consumer.core.layout import CHUNK_LANES, Topic

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from consumer.adapters.kafka import TransactionalOutbox
+from consumer.adapters.kafka_outbox import TransactionalOutbox
 from consumer.broker import Inbox, Marks
 from consumer.errors import MissingTopic
 from consumer.exit_codes import ExitCode, exit_code_of

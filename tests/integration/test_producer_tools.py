@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from consumer.adapters.kafka import producer_config
+from consumer.adapters.kafka_client import producer_config
 from consumer.adapters.object_store import PART_BYTES, S3Store
 from consumer.adapters.registry import ConfluentRegistry
 from consumer.core.layout import Topic

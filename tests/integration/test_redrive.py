@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from consumer.adapters.kafka import producer_config
+from consumer.adapters.kafka_client import producer_config
 from consumer.core.dead_letters import How, dead_letter, redriven, resolution
 from consumer.core.layout import Topic
 from consumer.events import Problem

@@ -15,7 +15,10 @@ from typing import Literal
 from confluent_kafka import Producer
 from confluent_kafka.cimpl import NewTopic
 
-from consumer.adapters.kafka import KafkaInbox, KafkaTail, TransactionalOutbox, producer_config
+from consumer.adapters.kafka_client import producer_config
+from consumer.adapters.kafka_inbox import KafkaInbox
+from consumer.adapters.kafka_outbox import TransactionalOutbox
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.broker import Outbox
 from consumer.health import Health
 from consumer.loop import Loop, LoopLimits

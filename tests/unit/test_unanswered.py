@@ -7,8 +7,9 @@ import threading
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from consumer.adapters import kafka
-from consumer.adapters.kafka import KafkaInbox, TransactionalOutbox
+from consumer.adapters import kafka_outbox
+from consumer.adapters.kafka_inbox import KafkaInbox
+from consumer.adapters.kafka_outbox import TransactionalOutbox
 from consumer.broker import Mark, PublishAborted, PublishInDoubt
 from consumer.settings import KafkaSettings
 
@@ -45,7 +46,7 @@ def stuck(monkeypatch: pytest.MonkeyPatch) -> type[StuckProducer]:
     class Mine(StuckProducer):
         let_go = threading.Event()
 
-    monkeypatch.setattr(kafka, "Producer", Mine)
+    monkeypatch.setattr(kafka_outbox, "Producer", Mine)
     return Mine
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from consumer.adapters.kafka import producer_config
+from consumer.adapters.kafka_client import producer_config
 from consumer.adapters.object_store import S3Store
 from consumer.core.identity import event_id
 from consumer.core.layout import Topic

@@ -1,0 +1,120 @@
+"""A tail by Kafka: partitions of one topic, read outside any group."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from consumer.adapters.kafka_client import (
+    CLIENT_LOG,
+    NO_LEADER_YET,
+    bounded,
+    client_config,
+    consumer_config,
+    partitions_of,
+    received,
+)
+from consumer.errors import BrokerUnavailable
+from consumer.ports import Received
+from consumer.settings import KafkaSettings
+
+log = logging.getLogger(__name__)
+
+BEGIN_AGAIN_S = 5.0
+"""Between two tries to follow a topic."""
+
+
+class KafkaTail:
+    """Reads partitions of one topic by itself: the control topic for its news, the state topic from start to end."""
+
+    def __init__(self, settings: KafkaSettings, topic: str, *, partitions: Sequence[int] | None = None) -> None:
+        self._topic = topic
+        self._settings = settings
+        config = consumer_config(settings, f"{settings.group_prefix}tail")
+        # It never joins a group, so the group's own settings must only not contradict each other.
+        config.update({"group.protocol": "classic", "session.timeout.ms": 10_000, "max.poll.interval.ms": 300_000})
+        config.update({"queued.min.messages": 1_000, "enable.partition.eof": True})
+        self._consumer = Consumer(config, logger=CLIENT_LOG)
+        self._begin_at: float | None = None
+        """When to try again to follow a topic whose broker did not answer; None: nothing to begin."""
+        if partitions is not None:
+            self._consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in partitions])
+
+    def partitions(self, timeout_s: float = 10.0) -> list[int]:
+        """The partitions that the topic has. Raises Misconfigured when there is no such topic."""
+        return partitions_of(self._consumer, self._topic, timeout_s)
+
+    def follow(self) -> None:
+        """Read all partitions from their start, and go on with what comes; later, when the broker is away now."""
+        self._begin(timeout_s=10.0)
+
+    def _begin(self, timeout_s: float) -> None:
+        try:
+            partitions = self.partitions(timeout_s)
+        except BrokerUnavailable as error:
+            log.info("Following begins later", extra={"topic": self._topic, "reason": error.message})
+            self._begin_at = time.monotonic() + BEGIN_AGAIN_S
+            return
+        self._begin_at = None
+        self._consumer.assign([TopicPartition(self._topic, p, OFFSET_BEGINNING) for p in partitions])
+
+    def poll(self, timeout_s: float) -> Received | None:
+        if self._begin_at is not None and time.monotonic() >= self._begin_at:
+            self._begin(timeout_s=1.0)
+        message = self._consumer.poll(timeout_s)
+        if message is None or message.error() is not None:
+            return None
+        return received(message)
+
+    def read_to_end(self, partition: int, timeout_s: float) -> list[Received]:
+        """See `Tail`. The end is the high watermark, so a transaction that is still being settled is waited for."""
+        target = TopicPartition(self._topic, partition, OFFSET_BEGINNING)
+        deadline = time.monotonic() + timeout_s
+        end = self._high_watermark(target, timeout_s)
+        self._consumer.assign([target])
+        records: list[Received] = []
+        while (left := deadline - time.monotonic()) > 0:
+            message = self._consumer.poll(min(left, 1.0))
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                records.append(received(message))
+            elif error.code() != KafkaError._PARTITION_EOF:
+                log.info("Reading to the end goes on", extra={"topic": self._topic, "reason": error.str()})
+            elif (message.offset() or 0) >= end:
+                self._consumer.unassign()
+                return records
+        reached = records[-1].offset + 1 if records else 0
+        where = f"{self._topic}[{partition}] was read to {reached} of {end} within {timeout_s:.0f} s"
+        raise BrokerUnavailable(f"{where}; if that stays, `whisperx-consumer doctor` looks for what holds it up")
+
+    def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:
+        """The end with what is still undecided: a client that reads committed records is told an earlier one."""
+        config = {**client_config(self._settings), "group.id": "none", "isolation.level": "read_uncommitted"}
+        asker = Consumer(config, logger=CLIENT_LOG)
+        try:
+            return _high_of(asker, target, time.monotonic() + timeout_s)
+        except KafkaException as exc:
+            raise BrokerUnavailable(f"asking for the end of {self._topic}[{target.partition}]: {exc}") from exc
+        finally:
+            bounded(asker.close, 5.0)
+
+    def close(self) -> None:
+        bounded(self._consumer.close, 5.0)
+
+
+def _high_of(asker: Consumer, target: TopicPartition, deadline: float) -> int:
+    """A client that has just started may not know the partition, and a new leader not its end: both soon do."""
+    while True:
+        try:
+            _, high = asker.get_watermark_offsets(target, timeout=max(0.1, deadline - time.monotonic()))
+        except KafkaException as exc:
+            if exc.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
+                raise
+            asker.poll(0.1)
+        else:
+            return int(high)
