@@ -108,4 +108,6 @@ def _settings(of_topics: TopicSettings, protocol: str) -> dict[str, str]:
         "WHISPERX_COORDINATOR__EVICT_AFTER_S": str(EVICT_AFTER_S),
         "WHISPERX_WORKER__HANDOFF_S": "20",
         "WHISPERX_WORKER__IN_PLACE_TRIES": "1",
+        # Here it is never the work that kills, and chance kills the same work more than three times.
+        "WHISPERX_WORKER__FATAL_ATTEMPTS": "25",
     }

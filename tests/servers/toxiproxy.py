@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,11 @@ from tests.servers.process import ServerProcess, free_port, port_answers
 
 ANSWER_TIMEOUT_S = 30.0
 """A toxic waits for data under way, also to a client that is stopped and does not read."""
+HEAL_TIMEOUT_S = 90.0
+
+
+class NoSuchToxic(RuntimeError):
+    """It is gone, or never was."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +41,11 @@ class Toxiproxy:
             self.call("DELETE", f"/proxies/{name}")
 
     def call(self, method: str, path: str, body: Mapping[str, object] | None = None) -> None:
-        """One request to the API. Raises RuntimeError when it is refused."""
+        """One request to the API. Raises RuntimeError when it is refused, NoSuchToxic when there is nothing like it."""
         with urllib3.PoolManager(retries=False, timeout=ANSWER_TIMEOUT_S) as pool:
             answer = pool.request(method, f"{self.url}{path}", json=body)
+        if answer.status == http.HTTPStatus.NOT_FOUND:
+            raise NoSuchToxic(f"Toxiproxy knows nothing at {path}")
         if answer.status >= http.HTTPStatus.BAD_REQUEST:
             raise RuntimeError(f"Toxiproxy refused {method} {path}: {answer.data.decode(errors='replace')}")
 
@@ -71,8 +79,18 @@ class Proxy:
         self.owner.call("POST", f"/proxies/{self.name}/toxics", toxic)
 
     def heal(self, kind: str) -> None:
-        """Take a toxic away."""
-        self.owner.call("DELETE", f"/proxies/{self.name}/toxics/{kind}")
+        """Take a toxic away, also when the proxy answers only that it needs more time for that."""
+        deadline = time.monotonic() + HEAL_TIMEOUT_S
+        while True:
+            try:
+                self.owner.call("DELETE", f"/proxies/{self.name}/toxics/{kind}")
+            except NoSuchToxic:
+                return
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
 
 @contextmanager
@@ -82,5 +100,5 @@ def toxiproxy_server(folder: Path) -> Iterator[Toxiproxy]:
         unavailable("no Toxiproxy: run python -m tests.servers.install toxiproxy")
     port = free_port()
     command = [str(TOXIPROXY.path), "-host", "127.0.0.1", "-port", str(port)]
-    with running(ServerProcess("toxiproxy", command, folder, lambda: port_answers(port))):
+    with running(ServerProcess("toxiproxy", command, folder, lambda: port_answers(port), {"LOG_LEVEL": "info"})):
         yield Toxiproxy(f"http://127.0.0.1:{port}")
