@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 # From Maven Central.
-# 4.2 to 4.4 forget transactions when they restart alone: see "Transactions that never end" in docs/kafka.md.
-KAFKA = "4.1.2"
+# 4.3 and 4.4 forget transactions when they restart alone: see "Transactions that never end" in docs/kafka.md.
+KAFKA = "4.2.2"
 KAFKA_SCALA = "2.13"
 LOG4J = "2.25.5"
 APICURIO = "2.6.13.Final"
