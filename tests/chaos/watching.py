@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # public, not exported
 
+from consumer.adapters.kafka_client import bounded
 from consumer.adapters.kafka_tail import KafkaTail
 from consumer.core.layout import CHUNK_LANES, Topic
 from consumer.events import JobFinished
@@ -32,18 +34,30 @@ TIMEOUT_S = 4.0
 
 @dataclass
 class Groups:
-    """Asks the brokers where the groups stand, by the direct way."""
+    """Asks the brokers where the groups stand, by the direct way.
+
+    Positions are asked for by consumers that never join: the admin client's own question for them ends the process when
+    the group's coordinator moves (it goes to a consumer group that an admin client has not).
+    """
 
     bootstrap_servers: str
     prefix: str
     partitions: dict[Topic, int]
+
+    _readers: dict[str, Consumer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.begin_anew()
 
     def begin_anew(self) -> None:
         """After a failure: a client may look for a lost coordinator for ever (confluentinc/librdkafka#5456)."""
-        self._admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, "log_level": 0})
+        for reader in self._readers.values():
+            bounded(reader.close, 0.1)
+        self._readers.clear()
+        self._admin = AdminClient(self._config())
+
+    def _config(self) -> dict[str, Any]:
+        return {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
 
     def standing(self, *, committed_only: bool) -> dict[str, list[tuple[int, int]]]:
         """Per topic and partition: the committed position (0 before the first) and the end.
@@ -51,7 +65,7 @@ class Groups:
         `committed_only` takes the end of what read_committed readers see. Raises KafkaException or TimeoutError.
         """
         asked = {topic: self._ends(topic, committed_only) for _, topic in READERS}
-        stored = {topic: self._committed(f"{self.prefix}{role}.{topic}") for role, topic in READERS}
+        stored = {topic: self._committed(topic, f"{self.prefix}{role}.{topic}") for role, topic in READERS}
         return {
             topic.value: [(max(0, stored[topic].get(p, 0)), end) for p, end in sorted(ends.items())]
             for topic, ends in asked.items()
@@ -69,10 +83,11 @@ class Groups:
         found = self._admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT_S)
         return {place.partition: future.result(TIMEOUT_S).offset for place, future in found.items()}
 
-    def _committed(self, group: str) -> dict[int, int]:
-        asked = [ConsumerGroupTopicPartitions(group)]
-        (future,) = self._admin.list_consumer_group_offsets(asked, request_timeout=TIMEOUT_S).values()
-        return {place.partition: place.offset for place in future.result(TIMEOUT_S).topic_partitions or ()}
+    def _committed(self, topic: Topic, group: str) -> dict[int, int]:
+        if group not in self._readers:
+            self._readers[group] = Consumer({**self._config(), "group.id": group})
+        asked = [TopicPartition(self.prefix + topic, p) for p in range(self.partitions[topic])]
+        return {place.partition: place.offset for place in self._readers[group].committed(asked, timeout=TIMEOUT_S)}
 
 
 @dataclass
