@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 ALONE_S = 120.0
 """After so long it is asked whether the store is away for everybody, or only for this one object."""
+ALONE_TRIES = 3
+"""The store must say so after this many failures in a row: once, it may have come back since the failure."""
 LONGEST_EXPONENT = 16
 LONGEST_AWAY_PAUSE_S = 5.0
 """While a server is away, the longest pause between two tries: so soon after its return the work goes on."""
@@ -37,7 +39,7 @@ class Patience:
 
     def __call__(self, act: Callable[[], T], wait: Callable[[float], None], name: str) -> T:
         """What `act` returns in the end. Raises what it raises for good, and what `wait` raises (Stopped)."""
-        waited_s = 0.0
+        waited_s, alone = 0.0, 0
         tries = {True: 0, False: 0}  # counted apart: a server that was away takes no try from what fails by itself
         try:
             while True:
@@ -46,15 +48,15 @@ class Patience:
                 except Unavailable as error:
                     is_away = isinstance(error, DependencyAway)
                     tries[is_away] += 1
-                    if self._is_enough(error, tries[is_away], waited_s):
+                    alone = alone + 1 if self._is_alone(error, waited_s) else 0
+                    if alone >= ALONE_TRIES or (not is_away and tries[False] >= self._policy.attempts):
                         raise
                     waited_s += self._pause(error, tries[is_away], wait, name)
         finally:
             self._health.set_ready(self._condition, True)
 
-    def _is_enough(self, error: Unavailable, tries: int, waited_s: float) -> bool:
-        if not isinstance(error, DependencyAway):
-            return tries >= self._policy.attempts
+    def _is_alone(self, error: Unavailable, waited_s: float) -> bool:
+        """Whether the store fails for this work and serves others."""
         return isinstance(error, StoreUnavailable) and waited_s >= ALONE_S and self._store_answers()
 
     def _pause(self, error: Unavailable, tries: int, wait: Callable[[float], None], name: str) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast, get_args
 
 from confluent_kafka import Producer
 
@@ -28,7 +28,7 @@ from consumer.health import Verdict
 from consumer.ports import ObjectStore, Received
 from consumer.settings import Settings
 from consumer.wire import Codec
-from consumer.work import AssemblyWork, ChunkWork, PlanWork
+from consumer.work import AssemblyFailed, AssemblyWork, ChunkFailed, ChunkWork, CleanupFailed, PlanFailed, PlanWork
 from tests.servers.kafka import Kafka
 from tests.servers.minio import Minio
 from tests.standin import StandInEngine
@@ -38,6 +38,7 @@ RECORDING = ROOT / "demo" / "recordings" / "conversation-90s.flac"
 PATIENCE_S = 120.0
 PARTITIONS = 2
 E = TypeVar("E", bound=Event)
+Failed = PlanFailed | ChunkFailed | AssemblyFailed | CleanupFailed
 ALL = tuple(Role)
 OTHERS = tuple(role for role in Role if role is not Role.TRANSCRIBE)
 
@@ -217,9 +218,11 @@ class ServerSystem:
     def all_events(self, topic: Topic, kind: type[E]) -> list[E]:
         return [self.codec.decode(record, (kind,)) for record in self.everything(topic)]
 
-    def kinds(self, topic: Topic) -> Counter[str]:
-        """The names of the events on a topic, by their headers."""
-        return Counter(dict(record.headers)["ce_type"].decode().rpartition(".")[2] for record in self.everything(topic))
+    def failures(self) -> list[str]:
+        """Each failure of work that the coordinator was told: of what, and why."""
+        records = [one for one in self.everything(Topic.JOB_EVENTS) if _kind(one).endswith("Failed")]
+        events = [cast("Failed", self.codec.decode(record, get_args(Failed))) for record in records]
+        return [f"{event.job_id}: {event.NAME} {event.error.code} {event.error.message}" for event in events]
 
     def finished(self) -> dict[str, JobFinished]:
         """By job; fails as soon as one has two results."""
@@ -268,6 +271,11 @@ class ServerSystem:
         partials = Counter((one.job_id, one.chunk_index) for one in self.all_events(Topic.PARTIALS, ChunkTranscribed))
         expected = Counter((result.job_id, index) for result in results for index in range(result.chunks_total))
         assert partials == expected
+
+
+def _kind(record: Received) -> str:
+    """The name of the event, by its headers."""
+    return dict(record.headers)["ce_type"].decode().rpartition(".")[2]
 
 
 @contextmanager

@@ -63,3 +63,18 @@ def test_a_server_that_was_away_takes_no_try_from_what_fails_by_itself() -> None
 
     patience = Patience("plan", RetryPolicy(2, 0.5, 1.0), Health(60, 60), lambda: True)
     assert patience(act, lambda seconds: None, "work") == "done"
+
+
+def test_a_store_that_comes_back_between_a_failure_and_the_question_is_not_taken_for_one_that_fails_alone() -> None:
+    """It was away for five minutes, and answers the question that is asked after the last failure."""
+    waited_s: list[float] = []
+
+    def act() -> str:
+        if sum(waited_s) < 300:
+            raise StoreUnavailable("away")
+        return "done"
+
+    def answers() -> bool:
+        return sum(waited_s) > 300 - LONGEST_AWAY_PAUSE_S
+
+    assert Patience("transcribe", POLICY, Health(60, 60), answers)(act, waited_s.append, "work") == "done"
