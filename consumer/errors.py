@@ -275,7 +275,7 @@ class BrokenGpuContext(BrokenWorker):
 
 
 class Fenced(BrokenWorker):
-    """Another process took over this producer's transactional id."""
+    """Another process took over this producer's transactional id, or its transaction outlived its time-out."""
 
     code = "FENCED"
 

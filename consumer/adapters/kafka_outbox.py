@@ -244,6 +244,9 @@ def _retrying(act: Callable[[], object], timeout_s: float) -> None:
 def _raise_if_fatal(exc: KafkaException, who: str) -> None:
     code = exc.args[0].code()
     if code in _FENCED:
-        raise Fenced(f"another process uses the transactional id {who}; give each pod its own name") from exc
+        raise Fenced(
+            f"the transactional id {who} has a newer owner: this process was stopped in mid-transaction for longer than "
+            "kafka.transaction_timeout_s, or another one has its name; if it repeats, give each pod its own"
+        ) from exc
     if code in REFUSALS:
         raise Misconfigured(f"Kafka refuses {who}: {exc}; check user and ACLs") from exc
