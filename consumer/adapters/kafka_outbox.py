@@ -245,8 +245,8 @@ def _raise_if_fatal(exc: KafkaException, who: str) -> None:
     code = exc.args[0].code()
     if code in _FENCED:
         raise Fenced(
-            f"the transactional id {who} has a newer owner: this process was stopped in mid-transaction for longer than "
-            "kafka.transaction_timeout_s, or another one has its name; if it repeats, give each pod its own"
+            f"the transactional id {who} has a newer owner: this process was stopped in mid-transaction for longer "
+            "than kafka.transaction_timeout_s, or another one has its name; if it repeats, give each pod its own"
         ) from exc
     if code in REFUSALS:
         raise Misconfigured(f"Kafka refuses {who}: {exc}; check user and ACLs") from exc
