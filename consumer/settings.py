@@ -31,8 +31,9 @@ class KafkaSettings(Group):
     """Put before every consumer group and transactional id."""
     group_protocol: Literal["classic", "consumer"] = "classic"
     """classic (cooperative-sticky, every broker) or consumer (KIP-848, brokers from 4.0)."""
-    session_timeout_s: float = Field(15.0, ge=1)
-    """A worker that is silent this long loses its partitions, in seconds (classic protocol)."""
+    session_timeout_s: float = Field(8.0, ge=1)
+    """A worker that is silent this long loses its partitions, in seconds (classic protocol). A broker that comes back
+    waits as long for the members that it remembers, before work goes on."""
     max_poll_interval_s: float = Field(120.0, ge=5)
     """A loop that does not poll this long is taken for stuck, in seconds; the loop polls also while busy."""
     transaction_timeout_s: float = Field(20.0, ge=1)
