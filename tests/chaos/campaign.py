@@ -18,6 +18,8 @@ from typing import Any
 from tests.chaos.run import say
 
 GROUNDS = (("classic", 1), ("consumer", 1), ("classic", 3), ("consumer", 3))
+MOST_TIMES_PACE = 3.0
+"""Faults wait for each other, and processes for a free core."""
 SUMS = ("runs", "lost_runs", "double_terminals", "partials", "lost_partials", "double_partials", "transcripts_compared")
 MORE_SUMS = ("transcripts_different", "dead_letters", "sent_again", "faults", "starts", "chunks", "computed_again")
 LARGEST = ("takeover_p95_s", "takeover_p95_with_others_s", "lag_zero_after_s", "longest_standstill_s")
@@ -60,8 +62,9 @@ def _run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any]
     say(f"run {number + 1}: seed {seed}, protocol {protocol}, {brokers} broker(s)")
     own = ("--seed", str(seed), "--protocol", protocol, "--brokers", str(brokers), "--folder", str(folder / str(seed)))
     size = ("--jobs", str(asked.jobs), "--faults", str(asked.faults_per_run), "--fault-pace", str(asked.fault_pace))
+    limit = ("--minutes", str(MOST_TIMES_PACE * asked.faults_per_run * asked.fault_pace / 60))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", *own, *size], stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", "tests.chaos", *own, *size, *limit], stdout=subprocess.PIPE, text=True, check=False
     )
     if not done.stdout.strip():
         raise SystemExit(
@@ -75,9 +78,9 @@ def _run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any]
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.campaign", description=__doc__)
     parser.add_argument("--faults", type=int, default=3000, help="in all (default: 3000)")
-    parser.add_argument("--faults-per-run", type=int, default=750)
+    parser.add_argument("--faults-per-run", type=int, default=500)
     parser.add_argument("--jobs", type=int, default=60, help="of a run (default: 60)")
-    parser.add_argument("--fault-pace", type=float, default=1.1, help="mean time between two faults in seconds")
+    parser.add_argument("--fault-pace", type=float, default=1.6, help="mean time between two faults in seconds")
     parser.add_argument("--seed", type=int, default=100, help="of the first run; the others count up")
     parser.add_argument("--folder", type=Path, help="where the runs leave their folders (default: a new one)")
     return parser
