@@ -18,7 +18,7 @@ from consumer.errors import DependencyAway, RefusedCredentials, WhisperXError
 from consumer.findings import Finding, fail, ok, warn
 from consumer.ports import ObjectStore
 from consumer.settings import Settings
-from consumer.topics import TopicAdmin
+from consumer.topics import TopicAdmin, TopicSpec
 
 Probe = Callable[[], str]
 """Says in a sentence what is fine, or raises a WhisperXError."""
@@ -27,6 +27,8 @@ MAX_CLOCK_SKEW_S = 60.0
 """S3 refuses requests that are 15 minutes off; log times are of no use long before."""
 ABORTING_S = 15.0
 """A broker looks for transactions that are too old every ten seconds, and then writes its markers."""
+POSITIONS = "__consumer_offsets"
+"""Where the groups' positions are: they are part of our transactions, and a reader waits for those that are open."""
 BYTES_PER_AUDIO_S = 32_000  # 16 kHz, 16 bit, mono
 LOCAL = ("localhost", "127.0.0.1", "::1", "[::1]")
 
@@ -100,7 +102,7 @@ def installation_checks(
         Check("settings", lambda: settings_findings(settings)),
         Check("brokers", lambda: broker_findings(admin, settings), "kafka"),
         Check("topics", lambda: topics.check(admin, specs), "kafka"),
-        Check("transactions", lambda: transaction_findings(admin, [spec.name for spec in specs], settings), "kafka"),
+        Check("transactions", lambda: transaction_findings(admin, specs, settings), "kafka"),
         *store_checks(store, settings, probe_id),
         *(probe_check(name, probe) for name, probe in probes),
     ]
@@ -230,11 +232,19 @@ def _broker_times(config: dict[str, str], settings: Settings) -> Iterable[Findin
 
 
 def transaction_findings(
-    admin: BrokerAdmin, names: Sequence[str], settings: Settings, sleep: Callable[[float], None] = time.sleep
+    admin: BrokerAdmin,
+    specs: Iterable[TopicSpec],
+    settings: Settings,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> list[Finding]:
-    """Whether each open transaction ends: asked every second, until all have, or one is older than it may become."""
+    """Whether each open transaction ends: asked every second, until all have, or one is older than ours may become.
+
+    Where others write, too, a transaction may be theirs, and may take longer.
+    """
+    ours = {spec.name for spec in specs if spec.topic not in topics.REQUESTS}
+    names = {spec.name for spec in specs} | {POSITIONS}
     stuck = admin.undecided(names)
-    left_s = settings.kafka.transaction_timeout_s + ABORTING_S
+    longest_s = left_s = settings.kafka.transaction_timeout_s + ABORTING_S
     while stuck and left_s > 0:
         sleep(1.0)
         left_s -= 1.0
@@ -242,9 +252,13 @@ def transaction_findings(
         stuck = {place: offset for place, offset in stuck.items() if still.get(place) == offset}
     if not stuck:
         return [ok("transactions", "none that does not end")]
-    todo = "abort it with kafka-transactions.sh: see Transactions that never end in docs/kafka.md"
+    todo = "see Transactions that never end in docs/kafka.md, before you abort anything"
     return [
-        fail("transactions", f"{topic}[{partition}] cannot be read from offset {offset} on: it never ends", todo)
+        (fail if topic in ours else warn)(
+            "transactions",
+            f"{topic}[{partition}] cannot be read from offset {offset} on: a transaction is open for {longest_s:.0f} s",
+            todo,
+        )
         for (topic, partition), offset in sorted(stuck.items())
     ]
 

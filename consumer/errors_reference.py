@@ -77,7 +77,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "The CUDA context is broken; every later call would fail.",
         "If it repeats, look at the GPU: `nvidia-smi -q -d ECC`, Xid lines in the kernel log.",
     ),
-    "FENCED": ("", "Nothing if it happens once; if it repeats, two processes share one name."),
+    "FENCED": (
+        "",
+        "Nothing if it happens once; if it repeats, two processes share one name, or one is stopped for long times.",
+    ),
     "MISCONFIGURED": ("", "Correct the setting that the message names; `whisperx-consumer doctor` checks them all."),
     "MODEL_MISSING": ("A model of the allow-list is not installed.", "Install it, or take it off the list."),
     "TOPIC_MISSING": ("A topic does not exist.", "Run `whisperx-consumer topics create`."),

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 15.0
 LISTING_PAUSE_S = 0.1
+LEADER_S = 5.0
+"""An election takes less; a partition that has no leader after it has lost its brokers."""
 MAX_COMPLAINTS = 3
 _REFUSALS = frozenset(
     {
@@ -36,11 +38,6 @@ _REFUSALS = frozenset(
         KafkaError._SSL,
     }
 )
-
-
-def _code_of(error: BrokerUnavailable) -> int | None:
-    cause = error.__cause__
-    return cause.args[0].code() if isinstance(cause, KafkaException) else None
 
 
 class KafkaAdmin:
@@ -110,28 +107,42 @@ class KafkaAdmin:
         return True
 
     def undecided(self, names: Iterable[str]) -> dict[tuple[str, int], int]:
-        """Partitions that end in a transaction which is neither committed nor aborted: the offset where it begins."""
-        facts = self.describe(names)
-        asked = [TopicPartition(name, number) for name, topic in facts.items() for number in range(topic.partitions)]
+        """Partitions that end in a transaction which is neither committed nor aborted: the offset where it begins.
+
+        Partitions without a leader are left out: nobody can say.
+        """
+        wanted = set(names)
+        with self._translated():
+            topics = self._client.list_topics(timeout=self._timeout_s).topics
+        asked = [TopicPartition(name, number) for name in wanted & topics.keys() for number in topics[name].partitions]
         stable = self._ends(asked, IsolationLevel.READ_COMMITTED)
         ends = self._ends(asked, IsolationLevel.READ_UNCOMMITTED)
-        return {place: offset for place, offset in stable.items() if offset < ends[place]}
+        return {place: offset for place, offset in stable.items() if offset < ends.get(place, offset)}
 
     def _ends(self, asked: Sequence[TopicPartition], level: IsolationLevel) -> dict[tuple[str, int], int]:
         """Where a reader at this level ends, by topic and partition. A new leader is given time to know it."""
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        give_up_s = time.monotonic() + self._timeout_s
-        while True:
+        found: dict[tuple[str, int], int] = {}
+        open_ones, give_up_s = list(asked), time.monotonic() + LEADER_S
+        while open_ones and time.monotonic() < give_up_s:
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
             futures = self._client.list_offsets(
-                dict.fromkeys(asked, latest), isolation_level=level, request_timeout=self._timeout_s
+                dict.fromkeys(open_ones, latest), isolation_level=level, request_timeout=self._timeout_s
             )
-            try:
-                with self._translated():
-                    return {(p.topic, p.partition): f.result(self._timeout_s).offset for p, f in futures.items()}
-            except BrokerUnavailable as error:
-                if _code_of(error) not in NO_LEADER_YET or time.monotonic() > give_up_s:
-                    raise
+            with self._translated():
+                known = {place: self._end_of(future) for place, future in futures.items()}
+            found |= {(place.topic, place.partition): end for place, end in known.items() if end is not None}
+            if open_ones := [place for place, end in known.items() if end is None]:
                 self._client.poll(LISTING_PAUSE_S)
+        return found
+
+    def _end_of(self, future: Any) -> int | None:
+        """None as long as the partition has no leader that knows it."""
+        try:
+            return int(future.result(self._timeout_s).offset)
+        except KafkaException as error:
+            if error.args[0].code() not in NO_LEADER_YET:
+                raise
+            return None
 
     def _configs(self, resources: list[ConfigResource]) -> dict[str, dict[str, str]]:
         with self._translated():

@@ -88,8 +88,8 @@ class KafkaTail:
             elif (message.offset() or 0) >= end:
                 self._consumer.unassign()
                 return records
-        reached = records[-1].offset + 1 if records else 0
-        where = f"{self._topic}[{partition}] was read to {reached} of {end} within {timeout_s:.0f} s"
+        (reached,) = self._consumer.position([target])
+        where = f"{self._topic}[{partition}] was read to {max(0, reached.offset)} of {end} within {timeout_s:.0f} s"
         raise BrokerUnavailable(f"{where}; if that stays, `whisperx-consumer doctor` looks for what holds it up")
 
     def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:

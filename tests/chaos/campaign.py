@@ -18,6 +18,7 @@ from typing import Any
 from tests.chaos.run import say
 
 GROUNDS = (("classic", 1), ("consumer", 1), ("classic", 3), ("consumer", 3))
+MOST_BROKEN = 3
 MOST_TIMES_PACE = 3.0
 """Faults wait for each other, and processes for a free core."""
 SUMS = ("runs", "lost_runs", "double_terminals", "partials", "lost_partials", "double_partials", "transcripts_compared")
@@ -29,18 +30,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     folder = (asked.folder or Path(tempfile.mkdtemp(prefix="campaign-"))).absolute()
     found: list[dict[str, Any]] = []
-    while sum(run["faults"] for run in found) < asked.faults:
-        found.append(_run(folder, len(found), asked))
-    line = json.dumps(total(found))
-    (folder / "campaign.json").write_text(line + "\n", encoding="utf-8")
+    broken: list[int] = []
+    while sum(run["faults"] for run in found) < asked.faults and len(broken) < MOST_BROKEN:
+        number = len(found) + len(broken)
+        run = _run(folder, number, asked)
+        if run is None:
+            broken.append(asked.seed + number)
+        else:
+            found.append(run)
+        line = json.dumps(total(found, broken))
+        (folder / "campaign.json").write_text(line + "\n", encoding="utf-8")
     print(line)
-    return 0 if all(run["ok"] for run in found) else 1
+    return 0 if total(found, broken)["ok"] else 1
 
 
-def total(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sums, and the worst of what cannot be added; `not_ok` says which checks of which run did not hold."""
+def total(found: Sequence[dict[str, Any]], broken: Sequence[int] = ()) -> dict[str, Any]:
+    """Sums, and the worst of what cannot be added; `not_ok` says which checks of which run did not hold.
+
+    `broken` are the seeds of runs that came to no summary.
+    """
     return {
-        "ok": all(run["ok"] for run in found),
+        "ok": bool(found) and not broken and all(run["ok"] for run in found),
+        "broken": list(broken),
         "seeds": [run["seed"] for run in found],
         **{name: sum(run[name] for run in found) for name in (*SUMS, *MORE_SUMS)},
         "faults_by_kind": dict(sum((Counter(run["faults_by_kind"]) for run in found), Counter())),
@@ -56,7 +67,7 @@ def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any]:
+def _run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any] | None:
     protocol, brokers = GROUNDS[number % len(GROUNDS)]
     seed = asked.seed + number
     say(f"run {number + 1}: seed {seed}, protocol {protocol}, {brokers} broker(s)")
@@ -67,9 +78,8 @@ def _run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any]
         [sys.executable, "-m", "tests.chaos", *own, *size, *limit], stdout=subprocess.PIPE, text=True, check=False
     )
     if not done.stdout.strip():
-        raise SystemExit(
-            f"run {number + 1} ended with {done.returncode} and without a summary; see {folder / str(seed)}"
-        )
+        say(f"run {number + 1} ended with {done.returncode} and without a summary; see {folder / str(seed)}")
+        return None
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     say(f"run {number + 1}: {'ok' if found['ok'] else 'NOT OK'}, {found['faults']} faults, {found['findings']}")
     return found

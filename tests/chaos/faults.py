@@ -236,6 +236,6 @@ def _for_a_while(
 ) -> None:
     with ExitStack() as stack:
         for proxy in proxies:
+            stack.callback(end, proxy)  # also when the proxy begins, and does not say so in time
             begin(proxy)
-            stack.callback(end, proxy)
         time.sleep(seconds)

@@ -192,3 +192,4 @@ def test_a_campaign_adds_up_its_runs_and_keeps_the_worst() -> None:
     assert found["largest_takeover_p95_s"] == 99.0
     assert found["not_ok"] == {2: ["terminal-events"]}
     assert total([good])["ok"]
+    assert not total([good], broken=[3])["ok"]

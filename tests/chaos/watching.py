@@ -59,6 +59,13 @@ class Groups:
     def _config(self) -> dict[str, Any]:
         return {"bootstrap.servers": self.bootstrap_servers, "log_level": 0}
 
+    def _reader_of(self, group: str) -> Consumer:
+        """It also tells of a group whose newest position is part of an open transaction: the one before that."""
+        if group not in self._readers:
+            config = {**self._config(), "group.id": group, "isolation.level": "read_uncommitted"}
+            self._readers[group] = Consumer(config)
+        return self._readers[group]
+
     def standing(self, *, committed_only: bool) -> dict[str, list[tuple[int, int]]]:
         """Per topic and partition: the committed position (0 before the first) and the end.
 
@@ -84,10 +91,11 @@ class Groups:
         return {place.partition: future.result(TIMEOUT_S).offset for place, future in found.items()}
 
     def _committed(self, topic: Topic, group: str) -> dict[int, int]:
-        if group not in self._readers:
-            self._readers[group] = Consumer({**self._config(), "group.id": group})
         asked = [TopicPartition(self.prefix + topic, p) for p in range(self.partitions[topic])]
-        return {place.partition: place.offset for place in self._readers[group].committed(asked, timeout=TIMEOUT_S)}
+        found = self._reader_of(group).committed(asked, timeout=TIMEOUT_S)
+        for error in [place.error for place in found if place.error is not None]:
+            raise KafkaException(error)
+        return {place.partition: place.offset for place in found}
 
 
 @dataclass

@@ -17,7 +17,7 @@ from tests.servers.process import ServerProcess, free_port, port_answers
 
 ANSWER_TIMEOUT_S = 30.0
 """A toxic waits for data under way, also to a client that is stopped and does not read."""
-HEAL_TIMEOUT_S = 90.0
+HEAL_TIMEOUT_S, HEAL_PAUSE_S = 30.0, 0.5
 
 
 class NoSuchToxic(RuntimeError):
@@ -86,9 +86,10 @@ class Proxy:
                 self.owner.call("DELETE", f"/proxies/{self.name}/toxics/{kind}")
             except NoSuchToxic:
                 return
-            except RuntimeError:
+            except (RuntimeError, urllib3.exceptions.HTTPError):
                 if time.monotonic() > deadline:
                     raise
+                time.sleep(HEAL_PAUSE_S)
             else:
                 return
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from consumer import doctor, findings
+from consumer import doctor, findings, topics
 from consumer.doctor import Check
 from consumer.errors import BrokerUnavailable, MissingModel, StoreUnavailable
 from consumer.findings import Finding, Level, ok
@@ -92,23 +92,26 @@ def test_brokers_must_be_enough_and_remember_long_enough(brokers: Brokers, expec
 
 
 @pytest.mark.parametrize(
-    ("answers", "stuck", "asked_again"),
+    ("answers", "expected", "asked_again"),
     [
-        ([{}], [], 0),
-        ([{("jobs", 0): 5, ("jobs", 1): 7}, {("jobs", 0): 5}, {("jobs", 0): 9}], [], 2),
-        ([{("jobs", 0): 5}], ["jobs[0] cannot be read from offset 5 on"], 35),
-        ([{("jobs", 0): 5, ("jobs", 1): 7}, {("jobs", 1): 8, ("jobs", 0): 5}], ["jobs[0]"], 35),
+        ([{}], {"none": Level.OK}, 0),
+        ([{("results", 0): 5, ("results", 1): 7}, {("results", 0): 5}, {("results", 0): 9}], {"none": Level.OK}, 2),
+        ([{("results", 0): 5}], {"results[0] cannot be read from offset 5 on": Level.FAIL}, 35),
+        ([{("results", 0): 5, ("results", 1): 7}, {("results", 1): 8, ("results", 0): 5}], {"[0]": Level.FAIL}, 35),
+        ([{("jobs", 2): 5}], {"jobs[2]": Level.WARN}, 35),
+        ([{("__consumer_offsets", 49): 1}], {"__consumer_offsets[49]": Level.WARN}, 35),
     ],
-    ids=["none", "ends", "never ends", "one of two never ends"],
+    ids=["none", "ends", "never ends", "one of two never ends", "perhaps a sender's", "positions"],
 )
 def test_a_transaction_that_outlives_its_time_is_found(
-    answers: list[dict[tuple[str, int], int]], stuck: list[str], asked_again: int
+    answers: list[dict[tuple[str, int], int]], expected: dict[str, Level], asked_again: int
 ) -> None:
     pauses: list[float] = []
-    found = doctor.transaction_findings(Brokers(open_ones=answers), ["jobs"], settings(), pauses.append)
+    specs = topics.table("", settings().topics)
+    found = doctor.transaction_findings(Brokers(open_ones=answers), specs, settings(), pauses.append)
     assert len(pauses) == asked_again
-    assert levels(found) == ([Level.FAIL] * len(stuck) or [Level.OK])
-    assert all(words in finding.what for words, finding in zip(stuck, found, strict=bool(stuck)))
+    assert levels(found) == list(expected.values())
+    assert all(words in finding.what for words, finding in zip(expected, found, strict=True))
 
 
 @pytest.mark.parametrize(("skew_s", "level"), [(0, Level.OK), (-59, Level.OK), (61, Level.FAIL), (-61, Level.FAIL)])
