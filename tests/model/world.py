@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from consumer.adapters.memory_broker import MemoryBroker
 from consumer.adapters.memory_store import BINARY, MemoryStore
-from consumer.coordinator.coordinator import Coordinator
 from consumer.coordinator.policy import Policy
-from consumer.coordinator.state import JobState, Status
+from consumer.coordinator.state import Status
 from consumer.core.layout import Topic
 from consumer.core.retries import RetryPolicy
 from consumer.metrics import Metrics
@@ -369,13 +368,10 @@ class World:
 
     def _not_cleaned(self) -> list[str]:
         coordinators = [process.coordination for process in self.processes if isinstance(process, Coordinating)]
-        jobs = [job for one in coordinators for held in one._partitions.values() for job in _jobs_of(held)]
-        return [f"{job.job_id} is {job.status}" for job in jobs if job.status is not Status.CLEANED]
+        held = {p: one.coordinator for each in coordinators for p, one in each._partitions.items() if one.coordinator}
+        nobodys = [f"nobody coordinates partition {p}" for p in range(self.partitions) if p not in held]
+        jobs = [job for coordinator in held.values() for job in coordinator.jobs.values()]
+        return [*nobodys, *(f"{job.job_id} is {job.status}" for job in jobs if job.status is not Status.CLEANED)]
 
     def _lagging(self) -> list[str]:
         return [f"{group} lags on {topic}" for group, topic in self.broker.groups if self.broker.lag(topic, group) > 0]
-
-
-def _jobs_of(held: object) -> Iterable[JobState]:
-    coordinator: Coordinator | None = held.coordinator  # type: ignore[attr-defined]
-    return coordinator.jobs.values() if coordinator else ()
