@@ -33,8 +33,7 @@ def verdict(world: World) -> Iterator[str]:
 def _dead_letters(world: World) -> Iterator[str]:
     """Exactly the unreadable and the conflicting, unless a record killed its workers."""
     for sent in world.sent:
-        parked = world.oracle.parked.get(sent.position)
-        code = dict(parked.headers)[CODE].decode() if parked else None
+        code = _parked_with(world, sent.position)
         if code == WorkerKilled.code:
             if world.oracle.suspects[sent.position] < FATAL_ATTEMPTS:
                 yield f"{sent} is given up without a reason"
@@ -42,9 +41,15 @@ def _dead_letters(world: World) -> Iterator[str]:
             yield f"{sent} has the dead letter {code}"
         elif code is not None and sent.job_id is not None and code != ConflictingJob.code:
             yield f"{sent} is readable and was parked with {code}"
-    strangers = world.oracle.parked.keys() - {sent.position for sent in world.sent}
-    if strangers:
-        yield f"dead letters of nobody: {strangers}"
+    for position in world.oracle.parked.keys() - {sent.position for sent in world.sent}:  # of the control topic
+        killed = world.oracle.suspects[position] >= FATAL_ATTEMPTS
+        if _parked_with(world, position) != WorkerKilled.code or not killed:
+            yield f"a dead letter of nobody: {position}"
+
+
+def _parked_with(world: World, position: tuple[str, int, int]) -> str | None:
+    parked = world.oracle.parked.get(position)
+    return dict(parked.headers)[CODE].decode() if parked else None
 
 
 def _runs(world: World) -> Iterator[str]:
