@@ -177,6 +177,7 @@ def test_an_object_that_alone_cannot_be_read_is_given_up_after_a_while() -> None
 
     with pytest.raises(StoreUnavailable):
         patience(never, waits.append, "chunk")
+    assert ALONE_S <= sum(waits) <= ALONE_S + ALONE_TRIES * 5.0
     asked = [sum(waits[:n]) >= ALONE_S for n in range(len(waits) + 1)].count(True)
     assert asked == ALONE_TRIES, "the store was asked as often"
 
