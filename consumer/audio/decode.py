@@ -14,6 +14,8 @@ without a single decodable sample is refused.
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import signal
 import socket
@@ -30,11 +32,13 @@ import consumer
 from consumer import errors
 from consumer.audio import protocol
 from consumer.audio.limits import DecodeLimits
-from consumer.audio.protocol import BrokenProtocol, Ending, Facts, Kind
+from consumer.audio.protocol import BrokenProtocol, Confinement, Ending, Facts, Kind
 from consumer.audio.sniff import MediaType
 from consumer.audio.source import RangeSource, ReadAhead
 from consumer.core.values import BYTES_PER_SAMPLE, to_seconds
 from consumer.events import Problem
+
+log = logging.getLogger(__name__)
 
 Block = NDArray[np.int16]
 T = TypeVar("T")
@@ -61,11 +65,13 @@ LEAST_SPEED: Final = 10
 
 _START: Final = """
 import sys
-sys.path.append(sys.argv.pop(1))
+behind_python = next((at for at, path in enumerate(sys.path) if path.endswith("-packages")), len(sys.path))
+sys.path.insert(behind_python, sys.argv.pop(1))
 from consumer.audio.decoder_process import main
 sys.exit(main(sys.argv[1:]))
 """
-"""-I keeps the environment and the working directory out of the import path; the package's own place goes last."""
+"""-I keeps the environment and the working directory out of the import path. The place of the parent's own package goes
+behind the standard library, which it must not hide, and before all else: another version may be installed there."""
 
 _VERDICTS = {
     "UnreadableAudio": (errors.UnreadableAudio, "cannot be decoded", "check that it plays, and upload it again"),
@@ -91,10 +97,8 @@ class Decoding:
     def facts(self) -> Facts:
         """What the container says of its sound track; waits for it the first time."""
         if self._facts is None:
-            kind, payload = self._next()
-            if kind is not Kind.FACTS:
-                raise self._crashed(f"{kind.name} came before the facts")
-            self._facts = self._accepted(self._parsed(protocol.parse_facts, payload))
+            _tell_once(self._parsed(protocol.parse_confinement, self._expect(Kind.CONFINED)))
+            self._facts = self._accepted(self._parsed(protocol.parse_facts, self._expect(Kind.FACTS)))
             self._link.settimeout(self._limits.decoder_stall_s)
         return self._facts
 
@@ -128,6 +132,12 @@ class Decoding:
         self._process.wait()
 
     # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _expect(self, expected: Kind) -> bytes:
+        kind, payload = self._next()
+        if kind is not expected:
+            raise self._crashed(f"{kind.name} came instead of {expected.name}")
+        return payload
 
     def _next(self) -> tuple[Kind, bytes]:
         """The next message that is not a request for bytes; those are answered on the way."""
@@ -278,6 +288,13 @@ def _start(size_bytes: int, media: MediaType, limits: DecodeLimits) -> tuple[soc
     finally:
         theirs.close()
     return ours, process
+
+
+@functools.cache
+def _tell_once(confinement: Confinement) -> None:
+    """Say what the decoders of this process do without, once and not for every recording."""
+    if confinement.missing:
+        log.warning("Recordings are decoded with fewer walls around them", extra={"missing": confinement.missing})
 
 
 def _cpu_s(limits: DecodeLimits) -> int:

@@ -32,6 +32,7 @@ from consumer.audio.confine import confine
 from consumer.audio.protocol import (
     MAX_FRAME_BYTES,
     PCM_BLOCK_BYTES,
+    Confinement,
     Ending,
     Facts,
     Kind,
@@ -302,8 +303,9 @@ def main(arguments: list[str]) -> int:
     av.logging.set_level(None)
     link = socket.socket(fileno=descriptor)
     rehearse()
-    confine(memory_bytes, cpu_s, parent_pid)
+    missing = confine(memory_bytes, cpu_s, parent_pid)
     try:
+        send_json(link, Kind.CONFINED, Confinement(missing))
         decode(link, size_bytes, demuxer)
     except CannotDecode as exc:
         send_json(link, Kind.VERDICT, exc.verdict)

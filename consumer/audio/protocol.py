@@ -1,5 +1,6 @@
 """How the decoder process and its parent talk: frames of a kind, a length and a payload over one socket.
 
+    child  → parent    CONFINED json          (once, before anything else)
     child  → parent    READ offset length     parent → child    DATA bytes
     child  → parent    FACTS json             (once, before the first PCM)
     child  → parent    PCM samples            (16 kHz mono s16le, any number of times)
@@ -35,10 +36,18 @@ class Kind(IntEnum):
     PCM = 4
     END = 5
     VERDICT = 6
+    CONFINED = 7
 
 
 class BrokenProtocol(Exception):
     """The other side sent what no honest other side sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What the child could not take from itself: each wall that its machine lacks, with the reason."""
+
+    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ def send(link: socket.socket, kind: Kind, payload: bytes) -> None:
     link.sendall(_HEAD.pack(kind, len(payload)) + payload)
 
 
-def send_json(link: socket.socket, kind: Kind, value: Facts | Ending | Verdict) -> None:
+def send_json(link: socket.socket, kind: Kind, value: Confinement | Facts | Ending | Verdict) -> None:
     send(link, kind, json.dumps(asdict(value)).encode())
 
 
@@ -116,6 +125,13 @@ def parse_read(payload: bytes) -> tuple[int, int]:
         raise BrokenProtocol(f"a read request of {len(payload)} bytes")
     offset, length = _READ.unpack(payload)
     return offset, length
+
+
+def parse_confinement(payload: bytes) -> Confinement:
+    missing = _parse(payload).get("missing")
+    if not isinstance(missing, list):
+        raise BrokenProtocol("a confinement of another shape")
+    return Confinement(tuple(str(wall)[:200] for wall in missing[:10]))
 
 
 def parse_facts(payload: bytes) -> Facts:

@@ -161,6 +161,18 @@ class TestAFileIsRefused:
 
 
 class TestTheDecoderProcess:
+    def test_says_once_which_walls_its_machine_lacks(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hidden = "import sys\nsys.modules['landlockpy'] = sys.modules['pyseccomp'] = None\n"
+        monkeypatch.setattr(decode_module, "_START", hidden + decode_module._START)
+        decode_module._tell_once.cache_clear()
+        for _ in range(2):
+            assert len(decode_all(media.wav(media.tone(1))).samples) == 16_000
+        (record,) = (record for record in caplog.records if record.name == decode_module.__name__)
+        walls = [wall.partition(":")[0] for wall in vars(record)["missing"]]
+        assert (record.levelname, walls) == ("WARNING", ["Landlock", "seccomp"])
+
     def test_that_dies_may_be_tried_again(self) -> None:
         source = BytesSource(media.wav(media.tone(300)))
         with decode(source, WAV, LimitSettings()) as decoding:
