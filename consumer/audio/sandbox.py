@@ -16,7 +16,7 @@ from typing import Final
 
 
 def _library(name: str) -> ModuleType | None:
-    """None where it, or the library of the system behind it, is not there. Imported now: later no file can be opened."""
+    """None where it, or the library of the system behind it, is not there. Later no file can be opened."""
     try:
         return importlib.import_module(name)
     except (ImportError, RuntimeError):
