@@ -1,12 +1,14 @@
 """python -m tests.chaos.campaign: chaos runs in turn, until so many faults are done. One line of JSON for all.
 
-Group protocols and numbers of brokers take turns, and each run has a seed of its own. Every run keeps its folder.
+Group protocols and numbers of brokers take turns, and each run has a seed of its own. Every run keeps its folder, and
+a campaign that was stopped goes on behind the last run that ended when it is started again with the same folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,7 +31,9 @@ LARGEST = ("takeover_p95_s", "takeover_p95_with_others_s", "lag_zero_after_s", "
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     folder = (asked.folder or Path(tempfile.mkdtemp(prefix="campaign-"))).absolute()
-    found: list[dict[str, Any]] = []
+    folder.mkdir(parents=True, exist_ok=True)
+    ended = folder / "runs.jsonl"
+    found = _ended_before(ended)
     broken: list[int] = []
     while sum(run["faults"] for run in found) < asked.faults and len(broken) < MOST_BROKEN:
         number = len(found) + len(broken)
@@ -38,10 +42,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             broken.append(asked.seed + number)
         else:
             found.append(run)
-        line = json.dumps(total(found, broken))
-        (folder / "campaign.json").write_text(line + "\n", encoding="utf-8")
-    print(line)
+            with ended.open("a", encoding="utf-8") as lines:
+                lines.write(json.dumps(run) + "\n")
+        (folder / "campaign.json").write_text(json.dumps(total(found, broken)) + "\n", encoding="utf-8")
+    print(json.dumps(total(found, broken)))
     return 0 if total(found, broken)["ok"] else 1
+
+
+def _ended_before(ended: Path) -> list[dict[str, Any]]:
+    """Summaries of the runs that an earlier start of this campaign finished."""
+    if not ended.exists():
+        return []
+    found = [json.loads(line) for line in ended.read_text(encoding="utf-8").splitlines()]
+    say(f"{len(found)} runs with {sum(run['faults'] for run in found)} faults have ended before")
+    return found
 
 
 def total(found: Sequence[dict[str, Any]], broken: Sequence[int] = ()) -> dict[str, Any]:
@@ -71,6 +85,7 @@ def _run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any]
     protocol, brokers = GROUNDS[number % len(GROUNDS)]
     seed = asked.seed + number
     say(f"run {number + 1}: seed {seed}, protocol {protocol}, {brokers} broker(s)")
+    shutil.rmtree(folder / str(seed), ignore_errors=True)  # of a run that was cut off
     own = ("--seed", str(seed), "--protocol", protocol, "--brokers", str(brokers), "--folder", str(folder / str(seed)))
     size = ("--jobs", str(asked.jobs), "--faults", str(asked.faults_per_run), "--fault-pace", str(asked.fault_pace))
     limit = ("--minutes", str(MOST_TIMES_PACE * asked.faults_per_run * asked.fault_pace / 60))
@@ -92,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=60, help="of a run (default: 60)")
     parser.add_argument("--fault-pace", type=float, default=1.6, help="mean time between two faults in seconds")
     parser.add_argument("--seed", type=int, default=100, help="of the first run; the others count up")
-    parser.add_argument("--folder", type=Path, help="where the runs leave their folders (default: a new one)")
+    parser.add_argument("--folder", type=Path, help="of the runs, and where they go on (default: a new one)")
     return parser
 
 

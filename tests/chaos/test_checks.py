@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.chaos import campaign
 from tests.chaos import checks_of_contents as contents
 from tests.chaos import checks_of_time as time
 from tests.chaos.campaign import total
@@ -193,3 +197,25 @@ def test_a_campaign_adds_up_its_runs_and_keeps_the_worst() -> None:
     assert found["not_ok"] == {2: ["terminal-events"]}
     assert total([good])["ok"]
     assert not total([good], broken=[3])["ok"]
+
+
+def test_a_campaign_that_was_stopped_goes_on_behind_its_last_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[int] = []
+
+    def run(folder: Path, number: int, asked: argparse.Namespace) -> dict[str, Any]:
+        if len(started) == 2:
+            raise KeyboardInterrupt
+        started.append(number)
+        return {**summary(check(GOOD)), "seed": asked.seed + number, "wall_s": 10, "faults": 100}
+
+    monkeypatch.setattr(campaign, "_run", run)
+    asked = ["--folder", str(tmp_path), "--seed", "7", "--faults", "300"]
+    with pytest.raises(KeyboardInterrupt):
+        campaign.main(asked)
+    started.clear()
+    assert campaign.main(asked) == 0
+    assert started == [2]
+    found = json.loads(capsys.readouterr().out)
+    assert (found["seeds"], found["faults"], found["wall_s"]) == ([7, 8, 9], 300, 30)
