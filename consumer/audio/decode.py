@@ -16,23 +16,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-import consumer
 from consumer import errors
 from consumer.audio import protocol
+from consumer.audio.decoders import SHARED, Decoder, Decoders, NoDecoder
 from consumer.audio.limits import DecodeLimits
-from consumer.audio.protocol import BrokenProtocol, Confinement, Ending, Facts, Kind
+from consumer.audio.protocol import BrokenProtocol, Confinement, Ending, Facts, Kind, Order
 from consumer.audio.sniff import MediaType
 from consumer.audio.source import RangeSource, ReadAhead
 from consumer.core.values import BYTES_PER_SAMPLE, to_seconds
@@ -63,16 +58,6 @@ LEAST_CPU_S: Final = 600
 LEAST_SPEED: Final = 10
 """And beyond that a decoder must be at least this many times faster than real time."""
 
-_START: Final = """
-import sys
-behind_python = next((at for at, path in enumerate(sys.path) if path.endswith("-packages")), len(sys.path))
-sys.path.insert(behind_python, sys.argv.pop(1))
-from consumer.audio.decoder_process import main
-sys.exit(main(sys.argv[1:]))
-"""
-"""-I keeps the environment and the working directory out of the import path. The place of the parent's own package goes
-behind the standard library, which it must not hide, and before all else: another version may be installed there."""
-
 _VERDICTS = {
     "UnreadableAudio": (errors.UnreadableAudio, "cannot be decoded", "check that it plays, and upload it again"),
     "NoSoundTrack": (errors.NoSoundTrack, "has no sound track", "send a recording with sound"),
@@ -84,11 +69,12 @@ _VERDICTS = {
 class Decoding:
     """A running decoder. `facts` is set from the start, `warnings` when `blocks` has ended."""
 
-    def __init__(self, source: RangeSource, media: MediaType, limits: DecodeLimits) -> None:
+    def __init__(self, source: RangeSource, media: MediaType, limits: DecodeLimits, decoders: Decoders) -> None:
         self._source = source if isinstance(source, ReadAhead) else ReadAhead(source)
         self._limits = limits
         self._received_bytes = 0
-        self._link, self._process = _start(source.size_bytes, media, limits)
+        self._decoder = self._started(decoders, media)
+        self._link = self._decoder.link
         self._link.settimeout(max(limits.decoder_stall_s, START_S))
         self._facts: Facts | None = None
         self.warnings: tuple[Problem, ...] = ()
@@ -104,7 +90,7 @@ class Decoding:
 
     @property
     def process_id(self) -> int:
-        return self._process.pid
+        return self._decoder.process_id
 
     def blocks(self) -> Iterator[Block]:
         """Samples as they are decoded, channel 0 of 1: all channels are mixed to one.
@@ -127,9 +113,15 @@ class Decoding:
 
     def close(self) -> None:
         """End the child, whatever it does."""
-        self._link.close()
-        self._process.kill()
-        self._process.wait()
+        self._decoder.close()
+
+    def _started(self, decoders: Decoders, media: MediaType) -> Decoder:
+        limits = self._limits
+        order = Order(self._source.size_bytes, media.demuxer, limits.decoder_memory_bytes, _cpu_s(limits))
+        try:
+            return decoders.start(order, START_S)
+        except (NoDecoder, TimeoutError) as exc:
+            raise self._crashed(f"before it began: {exc}") from exc
 
     # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -230,9 +222,11 @@ class Decoding:
     def _died(self) -> errors.WhisperXError:
         """What to say when the child is gone without a verdict."""
         try:
-            code = self._process.wait(timeout=self._limits.decoder_stall_s)
-        except subprocess.TimeoutExpired:
+            code = self._decoder.exit_code(self._limits.decoder_stall_s)
+        except TimeoutError:
             return self._crashed("it closed its link and went on")
+        if code is None:
+            return self._crashed("so did the process that watched it")
         if code == -signal.SIGXCPU:
             return self._limit("its decoder used up its processor time")
         return self._crashed(f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
@@ -252,42 +246,20 @@ class Decoding:
 
 
 @contextlib.contextmanager
-def decode(source: RangeSource, media: MediaType, limits: DecodeLimits) -> Iterator[Decoding]:
+def decode(
+    source: RangeSource, media: MediaType, limits: DecodeLimits, decoders: Decoders = SHARED
+) -> Iterator[Decoding]:
     """A decoder that runs as long as the block does; `facts` are there at once.
 
     Raises UnreadableAudio, UnsupportedMedia (a codec, channels or a rate that we do not take), NoSoundTrack,
     DecoderLimit, RecordingTooLong (by the header), DecoderCrashed, and what the source raises.
     """
-    decoding = Decoding(source, media, limits)
+    decoding = Decoding(source, media, limits, decoders)
     try:
         _ = decoding.facts
         yield decoding
     finally:
         decoding.close()
-
-
-def _start(size_bytes: int, media: MediaType, limits: DecodeLimits) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    ours, theirs = socket.socketpair()
-    try:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-I", "-c", _START, str(Path(consumer.__file__).parent.parent)),
-                *(str(theirs.fileno()), str(os.getpid()), str(size_bytes), media.demuxer),
-                *(str(limits.decoder_memory_bytes), str(_cpu_s(limits))),
-            ],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={"LC_ALL": "C.UTF-8"},
-            cwd="/",
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return ours, process
 
 
 @functools.cache

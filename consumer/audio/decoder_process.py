@@ -12,7 +12,6 @@ from __future__ import annotations
 import io
 import os
 import socket
-import sys
 import wave
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -36,6 +35,7 @@ from consumer.audio.protocol import (
     Ending,
     Facts,
     Kind,
+    Order,
     Verdict,
     receive,
     send,
@@ -296,25 +296,18 @@ def gathered(blocks: Iterator[bytes]) -> Iterator[bytes]:
         yield bytes(waiting)
 
 
-def main(arguments: list[str]) -> int:
-    """Arguments: descriptor of the socket, parent's pid, size in bytes, demuxer, memory in bytes, CPU seconds."""
-    descriptor, parent_pid, size_bytes, memory_bytes, cpu_s = (int(arguments[i]) for i in (0, 1, 2, 4, 5))
-    demuxer = arguments[3]
+def run(link: socket.socket, order: Order, parent_pid: int) -> int:
+    """Confine this process, and decode. Returns the exit code."""
     av.logging.set_level(None)
-    link = socket.socket(fileno=descriptor)
-    rehearse()
-    missing = confine(memory_bytes, cpu_s, parent_pid)
+    missing = confine(order.memory_bytes, order.cpu_s, parent_pid)
     try:
         send_json(link, Kind.CONFINED, Confinement(missing))
-        decode(link, size_bytes, demuxer)
+        decode(link, order.size_bytes, order.demuxer)
     except CannotDecode as exc:
         send_json(link, Kind.VERDICT, exc.verdict)
     except MemoryError:
-        send_json(link, Kind.VERDICT, Verdict("DecoderLimit", f"it needs more than {memory_bytes} bytes of memory"))
+        reason = f"it needs more than {order.memory_bytes} bytes of memory"
+        send_json(link, Kind.VERDICT, Verdict("DecoderLimit", reason))
     except BrokenPipeError:
         return 0  # the parent has closed the link
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,11 @@ MAX_FRAME_BYTES = 1 << 20
 PCM_BLOCK_BYTES = 1 << 16  # 65_536 bytes = 2.05 s
 """Samples are gathered to about this size before they are sent."""
 
+MAX_ORDER_BYTES = 1 << 12
+
+NUMBER = struct.Struct("!i")
+"""What a keeper sends, twice: the decoder's process id, and later its exit code, negative for a signal."""
+
 _HEAD = struct.Struct("!BI")
 _READ = struct.Struct("!QI")
 
@@ -41,6 +46,16 @@ class Kind(IntEnum):
 
 class BrokenProtocol(Exception):
     """The other side sent what no honest other side sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a decoder is to be started for, and what it may use beyond its start."""
+
+    size_bytes: int
+    demuxer: str
+    memory_bytes: int
+    cpu_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +94,14 @@ class Verdict:
 
     error: str
     reason: str
+
+
+def pack_order(order: Order) -> bytes:
+    return json.dumps(asdict(order)).encode()
+
+
+def parse_order(payload: bytes) -> Order:
+    return Order(**_parse(payload))
 
 
 def send(link: socket.socket, kind: Kind, payload: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from consumer.audio import decode as decode_module
 from consumer.audio.decode import decode
+from consumer.audio.decoders import START, Decoders
 from consumer.audio.sniff import MP3, WAV, sniff
 from consumer.errors import (
     DecoderCrashed,
@@ -161,14 +163,13 @@ class TestAFileIsRefused:
 
 
 class TestTheDecoderProcess:
-    def test_says_once_which_walls_its_machine_lacks(
-        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_says_once_which_walls_its_machine_lacks(self, caplog: pytest.LogCaptureFixture) -> None:
         hidden = "import sys\nsys.modules['landlockpy'] = sys.modules['pyseccomp'] = None\n"
-        monkeypatch.setattr(decode_module, "_START", hidden + decode_module._START)
         decode_module._tell_once.cache_clear()
-        for _ in range(2):
-            assert len(decode_all(media.wav(media.tone(1))).samples) == 16_000
+        with contextlib.closing(Decoders(hidden + START)) as bare:
+            for _ in range(2):
+                with decode(BytesSource(media.wav(media.tone(1))), WAV, LimitSettings(), bare) as decoding:
+                    assert len(read_out(decoding).samples) == 16_000
         (record,) = (record for record in caplog.records if record.name == decode_module.__name__)
         walls = [wall.partition(":")[0] for wall in vars(record)["missing"]]
         assert (record.levelname, walls) == ("WARNING", ["Landlock", "seccomp"])
