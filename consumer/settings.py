@@ -156,8 +156,17 @@ class LimitSettings(Group):
     """Address space of the decoder process beyond its start, in bytes."""
     decoder_stall_s: float = Field(60.0, gt=0)
     """A decoder that gives nothing for this long, while its input is answered, is ended, in seconds."""
+    max_streams: int = Field(256, ge=1)
+    """Most tracks of any kind (sound, pictures, subtitles, attachments) in one recording."""
+    max_expansion: int = Field(3_000, ge=100)
+    """Bytes of samples per byte read, beyond the first 32 MiB; digital silence in FLAC comes to 1,500 at most."""
+    decoder_grace_s: float = Field(30.0, gt=0)
+    """What a decoder may work before it must have given sound for it, in seconds; also what it may be waited for."""
+    decoder_s_per_audio_s: float = Field(0.5, gt=0)
+    """And beyond that, seconds of work per second of sound. Ordinary formats need about a thousandth."""
     allowed_buckets: tuple[str, ...] = ()
-    """Buckets that jobs may name; empty: every bucket that the credentials can read, except the work bucket."""
+    """Buckets that jobs may name, or parts of them as bucket/prefix/ with a slash at the end; empty: every bucket that
+    the credentials can read. Never the work and results buckets."""
 
 
 class ChunkSettings(Group):
