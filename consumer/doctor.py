@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from consumer import topics
+from consumer.core.places import bucket_of
 from consumer.errors import DependencyAway, RefusedCredentials, WhisperXError
 from consumer.findings import Finding, fail, ok, warn
 from consumer.ports import ObjectStore
@@ -185,8 +186,9 @@ def _buckets(settings: Settings) -> Iterable[Finding]:
     if store.work_bucket == store.results_bucket:
         what = f"store.work_bucket and store.results_bucket are both {store.work_bucket}"
         yield warn("settings", what, "use two buckets: lifecycle rules for work must not reach results")
-    if store.work_bucket in settings.limits.allowed_buckets:
-        what = "limits.allowed_buckets names the work bucket: jobs could read the audio of other jobs"
+    named = set(map(bucket_of, settings.limits.allowed_buckets))
+    for bucket in sorted({store.work_bucket, store.results_bucket} & named):
+        what = f"limits.allowed_buckets names {bucket}, which is ours: no job may read the audio or text of other jobs"
         yield fail("settings", what, "take it off the list")
 
 
@@ -270,7 +272,7 @@ def store_checks(store: ObjectStore, settings: Settings, probe_id: str) -> list[
     """Whether our buckets can be written once, read and emptied, and the senders' buckets are there."""
     ours = dict.fromkeys((settings.store.work_bucket, settings.store.results_bucket))
     probes = [Check("store", partial(_probe_bucket, store, bucket, f"doctor/{probe_id}"), "store") for bucket in ours]
-    named = settings.limits.allowed_buckets
+    named = tuple(dict.fromkeys(map(bucket_of, settings.limits.allowed_buckets)))
     return [*probes, *([Check("store", partial(_senders_buckets, store, named), "store")] if named else [])]
 
 

@@ -28,7 +28,10 @@ ADVICE: dict[str, tuple[str, str]] = {
     "MODEL_NOT_ALLOWED": ("", "Ask for an allowed model, or add it to WHISPERX_MODELS__ALLOWED and install it."),
     "BUCKET_MISSING": ("The bucket does not exist.", "Correct the name, or make the bucket."),
     "OBJECT_MISSING": ("", "Upload first, send the job afterwards; check key and version."),
-    "ACCESS_DENIED": ("", "Let the service's credentials read the bucket."),
+    "ACCESS_DENIED": (
+        "Jobs may not read this place, or the store refuses our credentials for it.",
+        "Let the service's credentials read the bucket; have WHISPERX_LIMITS__ALLOWED_BUCKETS name it or its prefix.",
+    ),
     "OBJECT_CHANGED": ("", "Send the job again without the etag, or with the new one."),
     "RECORDING_MISSING": ("The recording does not exist.", "Upload first, send the job afterwards."),
     "SOURCE_CHANGED": ("", "Write each recording once, under its own key; send the job again."),

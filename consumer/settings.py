@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
@@ -167,6 +167,16 @@ class LimitSettings(Group):
     allowed_buckets: tuple[str, ...] = ()
     """Buckets that jobs may name, or parts of them as bucket/prefix/ with a slash at the end; empty: every bucket that
     the credentials can read. Never the work and results buckets."""
+
+    @field_validator("allowed_buckets")
+    @classmethod
+    def _prefixes_end(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        """calls/2024 would also let jobs read calls/2024-secret."""
+        for entry in entries:
+            bucket, slash, prefix = entry.partition("/")
+            if not bucket or (slash and not prefix.endswith("/")):
+                raise ValueError(f"write {entry!r} as a bucket, or as bucket/prefix/ with a slash at the end")
+        return entries
 
 
 class ChunkSettings(Group):

@@ -22,6 +22,7 @@ from consumer.audio.source import ReadAhead
 from consumer.core.chunks import ChunkPlanner, ChunkShape, PlanShape
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
+from consumer.core.places import may_be_read
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window, to_seconds
 from consumer.core.windows import Decided, WindowPolicy
 from consumer.errors import (
@@ -48,7 +49,8 @@ Clock = Callable[[], float]
 class Plan:
     """Plan a recording.
 
-    `windows_for` makes the window policy of a job; it finds in `options.vad.max_window_s` what the model takes.
+    Jobs read neither `work_bucket` nor `results_bucket`. `windows_for` makes the window policy of a job; it finds in
+    `options.vad.max_window_s` what the model takes.
     `max_window_s` and `min_overlap_s` are what the engine says of a model; `clock` gives seconds.
     """
 
@@ -62,9 +64,11 @@ class Plan:
         max_window_s: ForModel,
         min_overlap_s: ForModel,
         clock: Clock,
+        results_bucket: str = "",
     ) -> None:
         self._store = store
         self._work_bucket = work_bucket
+        self._our_buckets = {work_bucket, results_bucket}
         self._chunks = chunks
         self._limits = limits
         self._windows_for = windows_for
@@ -101,7 +105,7 @@ class Plan:
 
     def _pin(self, ref: RecordingRef) -> ObjectStat:
         """What is read from now on, checked against the limits before a byte is read."""
-        self._check_bucket(ref.bucket)
+        self._check_place(ref)
         try:
             stat = self._store.stat(ref.bucket, ref.key, ref.version_id)
         except MissingObject as exc:
@@ -120,11 +124,13 @@ class Plan:
             )
         return stat
 
-    def _check_bucket(self, bucket: str) -> None:
-        allowed = self._limits.allowed_buckets
-        if bucket == self._work_bucket or (allowed and bucket not in allowed):
+    def _check_place(self, ref: RecordingRef) -> None:
+        """Before the store is asked: even whether an object exists is nobody's business who may not read it."""
+        allowed, bucket = self._limits.allowed_buckets, ref.bucket
+        if bucket in self._our_buckets or (allowed and not may_be_read(allowed, bucket, ref.key)):
             raise AccessDenied(
-                f"jobs may not read bucket {bucket}; put the recording into another one or allow it in the settings",
+                f"jobs may not read {bucket}/{ref.key}; put the recording into another bucket, "
+                "or allow this one, or the prefix, in the settings",
                 bucket=bucket,
             )
 
