@@ -29,6 +29,7 @@ from av.container.input import InputContainer
 
 from consumer.audio.confine import confine
 from consumer.audio.protocol import (
+    EXPANSION_FREE_BYTES,
     MAX_FRAME_BYTES,
     MAX_REREAD,
     MAX_STREAMS,
@@ -194,7 +195,14 @@ class Resampler:
             self._format = kind
             self._inner = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
         assert self._inner is not None
-        for out in self._inner.resample(frame):
+        try:
+            resampled = self._inner.resample(frame)
+        except av.error.FFmpegError as exc:
+            if isinstance(exc, MemoryError):
+                raise
+            reason = f"{frame.layout.nb_channels} channels in no order that can be mixed"
+            raise CannotDecode("UnsupportedMedia", reason) from exc
+        for out in resampled:
             yield _pcm(out)
 
     def flush(self) -> Iterator[bytes]:
@@ -222,6 +230,7 @@ class Decoding:
         self._damaged = 0
         self._damaged_in_a_row = 0
         self._broken_off: str | None = None
+        self._packet_bytes = 0
         self._sent_bytes = 0
 
     def pcm(self) -> Iterator[bytes]:
@@ -233,6 +242,11 @@ class Decoding:
         for block in resampler.flush():
             self._sent_bytes += len(block)
             yield block
+
+    def check_expansion(self, most: int) -> None:
+        """Against the bytes of the packets so far: the parent sees only whole buffers, and those too late."""
+        if self._sent_bytes > max(EXPANSION_FREE_BYTES, self._packet_bytes * most):
+            raise CannotDecode("DecoderLimit", f"it expands to more than {most} times its size")
 
     def ending(self, facts: Facts) -> Ending:
         return Ending(self._broken_off or self._missing(facts), self._damaged)
@@ -262,11 +276,11 @@ class Decoding:
             self._broken_off = "its last packet is incomplete"
 
     def _packets(self) -> Iterator[av.Packet[AudioStream]]:
-        left_bytes = self._container.size * MAX_REREAD + REREAD_FREE_BYTES
+        most_bytes = self._container.size * MAX_REREAD + REREAD_FREE_BYTES
         try:
             for packet in self._container.demux(self._stream):
-                left_bytes -= packet.size
-                if left_bytes < 0:  # from within FFmpeg's buffer, so that nobody else sees it
+                self._packet_bytes += packet.size
+                if self._packet_bytes > most_bytes:  # from within FFmpeg's buffer, so that nobody else sees it
                     raise CannotDecode("DecoderLimit", f"it gives its own bytes more than {MAX_REREAD} times over")
                 yield packet
         except (av.error.FFmpegError, EOFError) as exc:
@@ -301,6 +315,7 @@ def decode(link: socket.socket, order: Order) -> None:
         send_json(link, Kind.FACTS, facts)
         decoding = Decoding(container, stream, missing_bytes)
         for block in gathered(decoding.pcm()):
+            decoding.check_expansion(order.max_expansion)
             send(link, Kind.PCM, block)
         send_json(link, Kind.END, decoding.ending(facts))
 
