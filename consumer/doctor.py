@@ -14,7 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from consumer import topics
-from consumer.errors import DependencyAway, RefusedCredentials, WhisperXError
+from consumer.errors import DependencyAway, NotAuthorized, RefusedCredentials, RefusedLogin, WhisperXError
 from consumer.findings import Finding, fail, ok, warn
 from consumer.ports import ObjectStore
 from consumer.settings import Settings
@@ -63,11 +63,12 @@ def run(checks: Iterable[Check]) -> list[Finding]:
             continue
         try:
             findings.extend(check.ask())
-        except RefusedCredentials as error:  # it is there, and what else it says is worth hearing
+        except (RefusedCredentials, NotAuthorized) as error:  # it is there, and what else it says is worth hearing
             findings.append(fail(check.name, error.message, _see(error)))
         except DependencyAway as error:
             away |= {check.server} - {""}
-            findings.append(fail(check.name, error.message, AWAY.get(check.server, _see(error))))
+            todo = _see(error) if isinstance(error, RefusedLogin) else AWAY.get(check.server, _see(error))
+            findings.append(fail(check.name, error.message, todo))
         except WhisperXError as error:
             findings.append(fail(check.name, error.message, _see(error)))
     return findings
@@ -197,6 +198,14 @@ def _secrecy(settings: Settings) -> Iterable[Finding]:
         what = f"recordings travel to {settings.store.endpoint} without TLS"
         yield warn("settings", what, "set store.secure=true")
     servers = settings.kafka.bootstrap_servers.split(",")
+    if settings.kafka.oauth_token_endpoint.startswith("http:"):
+        what = "kafka.oauth_client_secret travels to the token endpoint without TLS"
+        yield warn("settings", what, "give kafka.oauth_token_endpoint as https://")
+    if not settings.kafka.ssl_verify_hostname:
+        what = (
+            "kafka.ssl_verify_hostname is off: whoever has any certificate of that authority can stand in for a broker"
+        )
+        yield warn("settings", what, "turn it on, and let the brokers' certificates carry their names")
     if settings.kafka.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT") and not all(map(_is_local, servers)):
         what = f"transcripts travel to the brokers without TLS ({settings.kafka.security_protocol})"
         yield warn("settings", what, "set kafka.security_protocol to SSL or SASL_SSL")

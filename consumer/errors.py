@@ -212,6 +212,18 @@ class BrokerUnavailable(DependencyAway):
     code = "BROKER_UNAVAILABLE"
 
 
+class RefusedLogin(BrokerUnavailable):
+    """The brokers are there and do not let us in, or we do not trust them: login, token or certificates are wrong."""
+
+    code = "BROKER_LOGIN_REFUSED"
+
+
+class NotAuthorized(BrokerUnavailable):
+    """The brokers know us, and have no rule (ACL) that allows what we ask."""
+
+    code = "BROKER_NOT_AUTHORIZED"
+
+
 class RefusedCredentials(DependencyAway):
     """The store does not take our keys, whatever is asked for: they are wrong, have expired or were withdrawn."""
 

@@ -58,6 +58,16 @@ ADVICE: dict[str, tuple[str, str]] = {
     "DEPENDENCY_AWAY": ("", "Look at the server that the message names; work goes on by itself."),
     "STORE_UNAVAILABLE": ("The object store does not answer.", "Look at the store; work goes on by itself."),
     "BROKER_UNAVAILABLE": ("The brokers do not answer.", "Look at the brokers; work goes on by itself."),
+    "BROKER_LOGIN_REFUSED": (
+        "",
+        "Correct the login or the certificates that the message names (docs/kafka.md, Security) and restart; no job "
+        "fails meanwhile, work waits.",
+    ),
+    "BROKER_NOT_AUTHORIZED": (
+        "",
+        "Allow what the message names: `whisperx-consumer topics acls` prints all that is needed; work goes on by "
+        "itself.",
+    ),
     "CREDENTIALS_REFUSED": (
         "",
         "Correct WHISPERX_STORE__ACCESS_KEY and SECRET_KEY and restart; no job fails meanwhile, work waits.",

@@ -7,9 +7,9 @@ docs/settings.md is generated from this file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
@@ -47,13 +47,83 @@ class KafkaSettings(Group):
     sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
     """How to log in; empty: no login."""
     sasl_username: str = ""
-    """Name to log in with."""
+    """Name to log in with (PLAIN and SCRAM)."""
     sasl_password: SecretStr = SecretStr("")
-    """Password to log in with."""
+    """Password to log in with (PLAIN and SCRAM)."""
+    oauth_token_endpoint: str = ""
+    """URL that gives tokens for a client id and its secret (OAUTHBEARER, OIDC's client credentials)."""
+    oauth_client_id: str = ""
+    """Client id to get tokens with."""
+    oauth_client_secret: SecretStr = SecretStr("")
+    """Its secret."""
+    oauth_scope: str = ""
+    """Scope to ask for, words with spaces between; empty: the issuer's own choice."""
+    oauth_ca_location: str = ""
+    """File with the certificates to trust at the token endpoint; empty: the system's."""
     ssl_ca_location: str = ""
     """File with the certificates to trust; empty: the system's."""
+    ssl_certificate_location: str = ""
+    """PEM file with our own certificate and its chain, for brokers that ask for one (mTLS); empty: none."""
+    ssl_key_location: str = ""
+    """PEM file with the key of that certificate."""
+    ssl_key_password: SecretStr = SecretStr("")
+    """Password of the key file; empty: it has none."""
+    ssl_verify_hostname: bool = True
+    """Refuse a broker whose certificate is for another host. Off only to find out what is wrong."""
     extra: dict[str, str] = Field(default_factory=dict)
     """Further librdkafka properties as JSON, for the rare case; they win over ours."""
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        """A combination that cannot be meant is refused at start, and not by the brokers later."""
+        for wrong, sentence in self._contradictions():
+            if wrong:
+                raise ValueError(sentence)
+        return self
+
+    def _contradictions(self) -> tuple[tuple[bool, str], ...]:
+        """What `extra` says in our place is taken for right."""
+        mechanism = self.sasl_mechanism
+        by_password = mechanism not in ("", "OAUTHBEARER")
+        by_token = mechanism == "OAUTHBEARER"
+        own_login = any(name.startswith("sasl.") for name in self.extra)
+        oauth = (self.oauth_token_endpoint, self.oauth_client_id, self.oauth_client_secret.get_secret_value())
+        sasl, tls = self.security_protocol.startswith("SASL_"), self.security_protocol.endswith("SSL")
+        certificate, key = self.ssl_certificate_location, self.ssl_key_location
+        return (
+            (
+                bool(mechanism) and not sasl,
+                f"sasl_mechanism={mechanism} logs nobody in without security_protocol=SASL_SSL",
+            ),
+            (
+                sasl and not mechanism and not own_login,
+                f"security_protocol={self.security_protocol} needs a sasl_mechanism",
+            ),
+            (
+                by_password and not own_login and not (self.sasl_username and self.sasl_password.get_secret_value()),
+                f"sasl_mechanism={mechanism} needs sasl_username and sasl_password",
+            ),
+            (
+                by_token and not own_login and not all(oauth),
+                "sasl_mechanism=OAUTHBEARER needs oauth_token_endpoint, oauth_client_id and oauth_client_secret",
+            ),
+            (
+                any(oauth) and not by_token,
+                "oauth_token_endpoint, oauth_client_id and oauth_client_secret need sasl_mechanism=OAUTHBEARER",
+            ),
+            (
+                bool(certificate) != bool(key),
+                "ssl_certificate_location and ssl_key_location are only of use together (one file may hold both)",
+            ),
+            (
+                bool(self.ssl_key_password.get_secret_value()) and not key,
+                "ssl_key_password needs ssl_key_location",
+            ),
+            (
+                bool(certificate) and not tls,
+                "ssl_certificate_location is of no use without security_protocol=SSL or SASL_SSL",
+            ),
+        )
 
 
 class TopicSettings(Group):
@@ -105,6 +175,8 @@ class RegistrySettings(Group):
     """Name to log in with."""
     password: SecretStr = SecretStr("")
     """Password to log in with."""
+    ca_file: str = ""
+    """File with the certificates to trust; empty: the system's."""
     auto_register: bool = True
     """Register our schemas at start; false where only a pipeline may register."""
 

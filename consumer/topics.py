@@ -49,7 +49,7 @@ class TopicFacts:
 
 
 class TopicAdmin(Protocol):
-    """Raises BrokerUnavailable, or Misconfigured where the broker refuses us."""
+    """Raises BrokerUnavailable (RefusedLogin, NotAuthorized), or Misconfigured where it does not take a topic."""
 
     def describe(self, names: Iterable[str]) -> dict[str, TopicFacts]:
         """The facts of those of these topics that exist."""

@@ -65,7 +65,13 @@ class Connection:
 
         password = registry.password.get_secret_value()
         # Only the service registers schemas: a sender looks them up, and needs no right to write.
-        client = ConfluentRegistry(registry.url, username=registry.username, password=password, auto_register=False)
+        client = ConfluentRegistry(
+            registry.url,
+            username=registry.username,
+            password=password,
+            ca_file=registry.ca_file,
+            auto_register=False,
+        )
         return Codec(client, SOURCE)
 
     def outbox(self, name: str) -> Outbox:

@@ -10,7 +10,9 @@ from consumer.errors import (
     Misconfigured,
     MissingBucket,
     MissingObject,
+    NotAuthorized,
     RefusedCredentials,
+    RefusedLogin,
     Unavailable,
     WhisperXError,
 )
@@ -56,7 +58,7 @@ _OF_ERRORS: tuple[tuple[tuple[type[WhisperXError], ...], Exit], ...] = (
     ((NotFound, MissingObject, MissingBucket), Exit.NOT_FOUND),
     ((DamagedResult, ChangedFile), Exit.DAMAGED),
     ((Overtaken,), Exit.OVERTAKEN),
-    ((Misconfigured, AccessDenied, RefusedCredentials), Exit.MISCONFIGURED),
+    ((Misconfigured, AccessDenied, RefusedCredentials, RefusedLogin, NotAuthorized), Exit.MISCONFIGURED),
     ((Unavailable,), Exit.UNAVAILABLE),
     ((WrongUsage, WhisperXError), Exit.USAGE),
 )
