@@ -89,7 +89,8 @@ class S3Store:
         tries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
+        self.encryption = encryption
         self._tries = tries
         self._sleep = sleep
         self._pool = urllib3.PoolManager(
@@ -99,7 +100,7 @@ class S3Store:
             cert_reqs="CERT_REQUIRED",
             ca_certs=ca_file or None,
         )
-        self._client = minio.Minio(
+        self.client = minio.Minio(
             endpoint,
             access_key=access_key or None,
             secret_key=secret_key or None,
@@ -108,8 +109,7 @@ class S3Store:
             region=region,
             http_client=self._pool,
         )
-        self._encryption = encryption
-        self._signer = Signer(self._client, region, access_key, secret_key, session_token)
+        self._signer = Signer(self.client, region, access_key, secret_key, session_token)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -179,13 +179,13 @@ class S3Store:
         """Not tried again, because the source can be read only once. An upload that breaks off leaves no object."""
         place, counted = self._place(bucket, key), _Counted(source, progress)
         with translated(place):
-            stored = self._client.put_object(
+            stored = self.client.put_object(
                 bucket,
                 key,
                 cast("BinaryIO", counted),  # of which minio wants read() only
                 -1,
                 content_type,
-                sse=self._encryption.of_new(bucket),
+                sse=self.encryption.of_new(bucket),
                 part_size=PART_BYTES,
                 num_parallel_uploads=PARALLEL_PARTS,
             )
@@ -215,10 +215,10 @@ class S3Store:
     def _head(self, place: Place, key: CustomerKey | None) -> minio.datatypes.Object:
         with translated(place):
             try:
-                return self._client.stat_object(place.bucket, place.key, key, version_id=place.version_id)
+                return self.client.stat_object(place.bucket, place.key, key, version_id=place.version_id)
             except (S3Error, ServerError):
                 # An answer to HEAD has no body: whether bucket or object is missing, it does not say; GET's does.
-                self._client.get_object(place.bucket, place.key, 0, 1, ssec=key, version_id=place.version_id).close()
+                self.client.get_object(place.bucket, place.key, 0, 1, ssec=key, version_id=place.version_id).close()
                 raise
 
     def _read(self, place: Place, start: int, length: int, etag: str | None) -> bytes:
@@ -252,7 +252,7 @@ class S3Store:
     ) -> urllib3.BaseHTTPResponse | None:
         with translated(place):
             try:
-                return self._client.get_object(
+                return self.client.get_object(
                     place.bucket, place.key, start, length, conditions, key, version_id=place.version_id
                 )
             except S3Error as exc:
@@ -262,23 +262,23 @@ class S3Store:
 
     def _list(self, place: Place, prefix: str, after: str) -> list[str]:
         with translated(place):
-            found = self._client.list_objects(place.bucket, prefix=prefix, recursive=True, start_after=after or None)
+            found = self.client.list_objects(place.bucket, prefix=prefix, recursive=True, start_after=after or None)
             return [str(one.object_name) for one in itertools.islice(found, BATCH_KEYS)]
 
     def _bucket_exists(self, place: Place) -> bool:
         with translated(place):
             try:
-                return bool(self._client.bucket_exists(place.bucket))
+                return bool(self.client.bucket_exists(place.bucket))
             except (S3Error, ServerError):
                 # As above: whether the bucket is closed to us or our keys are refused, only a body says.
-                next(iter(self._client.list_objects(place.bucket)), None)
+                next(iter(self.client.list_objects(place.bucket)), None)
                 raise
 
     def _put(self, place: Place, data: bytes, headers: dict[str, str]) -> PutOutcome:
         """One PUT that we sign: minio's own has no place for a condition, and cuts large bodies into parts."""
         with translated(place):
             url, signed = self._signer.put(
-                place.bucket, place.key, data, headers | self._encryption.headers(place.bucket)
+                place.bucket, place.key, data, headers | self.encryption.headers(place.bucket)
             )
             response = self._pool.request("PUT", url, body=data, headers=signed)
         if response.status != http.HTTPStatus.OK:
@@ -305,14 +305,14 @@ class S3Store:
 
     def _delete(self, place: Place, keys: list[str]) -> None:
         with translated(place):
-            faults = list(self._client.remove_objects(place.bucket, [DeleteObject(key) for key in keys]))
+            faults = list(self.client.remove_objects(place.bucket, [DeleteObject(key) for key in keys]))
         for fault in faults:
             raise of_code(Place(place.endpoint, place.bucket, fault.name or ""), fault.code or "")
 
     def _make_bucket(self, place: Place) -> None:
         with translated(place):
             try:
-                self._client.make_bucket(place.bucket)
+                self.client.make_bucket(place.bucket)
             except S3Error as exc:
                 if exc.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                     raise
@@ -321,7 +321,7 @@ class S3Store:
 
     def _place(self, bucket: str, key: str | None = None, version_id: str | None = None) -> Place:
         """Refuses names that no object can have, among them those with `..`, which a URL would lead elsewhere."""
-        place = Place(self._endpoint, bucket, key or "", version_id, self._encryption.key_of(bucket) is not None)
+        place = Place(self.endpoint, bucket, key or "", version_id, self.encryption.key_of(bucket) is not None)
         try:
             check_bucket_name(bucket, s3_check=True)
         except ValueError as exc:
@@ -334,7 +334,7 @@ class S3Store:
 
     def _with_key(self, place: Place, ask: Callable[[CustomerKey | None], T]) -> T:
         """With the key of our buckets. What was written to them before there was one is read without."""
-        if key := self._encryption.key_of(place.bucket):
+        if key := self.encryption.key_of(place.bucket):
             with suppress(EncryptedObject):
                 return ask(key)
         return ask(None)

@@ -16,10 +16,13 @@ from minio.commonconfig import ENABLED
 from minio.sse import SseCustomerKey, SseKMS, SseS3
 from minio.versioningconfig import VersioningConfig
 
+from consumer import buckets, doctor
 from consumer.adapters.object_store import S3Store
+from consumer.adapters.s3_buckets import S3Buckets
 from consumer.errors import AccessDenied, EncryptedObject, RefusedEncryption, StoreUnavailable
+from consumer.findings import Level, report
 from consumer.ports import ObjectStore
-from consumer.settings import StoreSettings
+from consumer.settings import Settings, StoreSettings
 from tests.contract.store_contract import MIB, StoreContract, VersionContract
 from tests.servers.certificates import certificates
 from tests.servers.minio import Minio, own_minio
@@ -136,10 +139,23 @@ def test_whatever_way_an_object_is_written_it_is_encrypted(safe: SafeMinio, buck
     assert not safe.lies_open(MARK, bucket)
 
 
+@every_mode
+def test_doctor_sees_that_what_we_write_is_encrypted(safe: SafeMinio, bucket_prefix: str, mode: str) -> None:
+    settings = Settings(store=safe.settings(bucket_prefix, encryption=mode))
+    store = S3Store.of(settings.store)
+    buckets.create(S3Buckets(store), buckets.table(settings.store))
+    found = doctor.run(doctor.store_checks(store, settings, "test", S3Buckets(store)))
+    assert {finding.level for finding in found} == {Level.OK}, report(found)
+    assert sum(f"encrypts what we write ({mode})" in finding.what for finding in found) == 2
+    store.put(settings.store.work_bucket, "k", b"x")
+    assert S3Buckets(store).encryption(settings.store.work_bucket, "k") == mode
+
+
 def test_without_encryption_it_lies_open(safe: SafeMinio, bucket_prefix: str) -> None:
     """So that the test above can fail."""
     write_in_every_way(safe.store(bucket_prefix), f"{bucket_prefix}a")
     assert safe.lies_open(MARK, f"{bucket_prefix}a")
+    assert S3Buckets(safe.store(bucket_prefix)).encryption(f"{bucket_prefix}a", "put") == "none"
 
 
 class TestKeysOfSseC:
@@ -266,7 +282,7 @@ class TestTls:
         self.assert_fault(settings, "for another name.*WHISPERX_STORE__ENDPOINT")
 
     def test_a_store_without_tls_is_said_to_have_none(self, safe: SafeMinio, bucket_prefix: str, bare: S3Store) -> None:
-        settings = safe.settings(bucket_prefix, endpoint=bare._endpoint)
+        settings = safe.settings(bucket_prefix, endpoint=bare.endpoint)
         self.assert_fault(settings, "does not speak TLS.*WHISPERX_STORE__SECURE")
 
     def test_a_store_with_tls_is_not_asked_without(self, safe: SafeMinio, bucket_prefix: str) -> None:

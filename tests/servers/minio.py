@@ -13,7 +13,9 @@ from urllib.parse import unquote, urlsplit
 
 import minio
 import urllib3
+from minio.credentials.providers import StaticProvider
 from minio.error import MinioException, S3Error
+from minio.minioadmin import MinioAdmin
 
 from tests.servers import versions
 from tests.servers.certificates import Certificates
@@ -53,6 +55,18 @@ class Minio:
             secure=self.secure,
             http_client=http_client,
         )
+
+    def user(self, name: str, policy: dict[str, object]) -> str:
+        """Make a user who may do what the policy says and nothing else; its secret key."""
+        pool = urllib3.PoolManager(ca_certs=self.ca_file or None)
+        keys = StaticProvider(self.access_key, self.secret_key)
+        admin = MinioAdmin(endpoint=self.endpoint, credentials=keys, secure=self.secure, http_client=pool)
+        secret_key = secrets.token_hex(16)
+        admin.policy_add(name, policy=policy)
+        admin.user_add(name, secret_key)
+        admin.policy_set(name, user=name)
+        pool.clear()
+        return secret_key
 
     def stop(self) -> None:
         """Make the store unreachable; its data stays."""

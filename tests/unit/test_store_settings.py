@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 from pydantic import ValidationError
 
 from consumer.adapters.store_encryption import Encryption
+from consumer.errors import Misconfigured
 from consumer.settings import Settings, StoreSettings
 from consumer.settings_reference import effective_text, secrets
+from producer_tools.connection import settings_from
 
 KEY = base64.b64encode(b"0123456789abcdef0123456789abcdef").decode()
 
@@ -46,6 +49,15 @@ def test_encryption_that_cannot_work_is_refused_without_telling_the_key(given: d
 )
 def test_encryption_that_can_work_is_taken(given: dict[str, Any]) -> None:
     assert StoreSettings.model_validate(given).encryption == given["encryption"]
+
+
+def test_a_flag_cannot_turn_tls_off_under_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHISPERX_STORE__ENCRYPTION", "sse-c")
+    monkeypatch.setenv("WHISPERX_STORE__SSE_C_KEY", KEY)
+    assert settings_from(argparse.Namespace(endpoint="store:1")).store.endpoint == "store:1"
+    with pytest.raises(Misconfigured, match="secure=true") as refusal:
+        settings_from(argparse.Namespace(secure=False))
+    assert KEY not in str(refusal.value)
 
 
 def test_the_key_is_a_secret_everywhere() -> None:
