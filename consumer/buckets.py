@@ -29,8 +29,8 @@ class Expiry:
     prefix: str
     days: int
     enabled: bool = True
-    tagged: bool = False
-    """Whether it is only for objects with certain tags."""
+    conditional: bool = False
+    """Whether it is only for objects of certain tags or sizes."""
 
     def reaches(self, prefix: str) -> bool:
         """Whether it removes anything under this prefix."""
@@ -38,7 +38,7 @@ class Expiry:
 
     def covers(self, prefix: str) -> bool:
         """Whether it removes everything under this prefix in the end."""
-        return self.enabled and not self.tagged and prefix.startswith(self.prefix)
+        return self.enabled and not self.conditional and prefix.startswith(self.prefix)
 
 
 @dataclass(frozen=True, slots=True)

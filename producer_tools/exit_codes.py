@@ -7,10 +7,12 @@ from enum import IntEnum
 
 from consumer.errors import (
     AccessDenied,
+    EncryptedObject,
     Misconfigured,
     MissingBucket,
     MissingObject,
     RefusedCredentials,
+    RefusedEncryption,
     Unavailable,
     WhisperXError,
 )
@@ -56,7 +58,10 @@ _OF_ERRORS: tuple[tuple[tuple[type[WhisperXError], ...], Exit], ...] = (
     ((NotFound, MissingObject, MissingBucket), Exit.NOT_FOUND),
     ((DamagedResult, ChangedFile), Exit.DAMAGED),
     ((Overtaken,), Exit.OVERTAKEN),
-    ((Misconfigured, AccessDenied, RefusedCredentials), Exit.MISCONFIGURED),
+    (
+        (Misconfigured, AccessDenied, EncryptedObject, RefusedCredentials, RefusedEncryption),
+        Exit.MISCONFIGURED,
+    ),
     ((Unavailable,), Exit.UNAVAILABLE),
     ((WrongUsage, WhisperXError), Exit.USAGE),
 )

@@ -276,14 +276,18 @@ class S3Store:
 
     def _put(self, place: Place, data: bytes, headers: dict[str, str]) -> PutOutcome:
         """One PUT that we sign: minio's own has no place for a condition, and cuts large bodies into parts."""
-        with translated(place):
-            url, signed = self._signer.put(
-                place.bucket, place.key, data, headers | self.encryption.headers(place.bucket)
-            )
-            response = self._pool.request("PUT", url, body=data, headers=signed)
+        response = self.send("PUT", place, data, headers | self.encryption.headers(place.bucket))
         if response.status != http.HTTPStatus.OK:
             raise from_response(place, response)
         return PutOutcome(created=True, etag=_etag_of(response) or "")
+
+    def send(
+        self, method: str, place: Place, data: bytes = b"", headers: dict[str, str] | None = None, query: str = ""
+    ) -> urllib3.BaseHTTPResponse:
+        """One request, signed, whatever the answer is."""
+        with translated(place):
+            signed = self._signer.sign(method, place.bucket, place.key, query=query, data=data, headers=headers or {})
+            return self._pool.request(method, signed[0], body=data, headers=signed[1])
 
     def _put_new(self, place: Place, data: bytes, content_type: str) -> PutOutcome:
         try:

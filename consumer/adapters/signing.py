@@ -1,6 +1,6 @@
-"""A PUT with headers of its own: signed here, because minio's presigned URLs cover no header.
+"""Requests that minio's client cannot make, signed here.
 
-S3 refuses headers that ask for encryption unless they are signed.
+A presigned URL would not do: it covers no header, and S3 refuses those that ask for encryption unless they are signed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from minio.signer import sign_v4_s3
 from minio.time import to_amz_date
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
+_ANY_KEY = "k"
 
 
 class Signer:
@@ -30,9 +31,13 @@ class Signer:
         known = access_key and secret_key
         self._credentials = Credentials(access_key, secret_key, session_token or None) if known else None
 
-    def put(self, bucket: str, key: str, data: bytes, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-        """The URL and the headers of a PUT of `data`."""
-        url = urlsplit(self._client.presigned_put_object(bucket, key))._replace(query="")
+    def sign(
+        self, method: str, bucket: str, key: str, *, query: str = "", data: bytes = b"", headers: Mapping[str, str]
+    ) -> tuple[str, dict[str, str]]:
+        """The URL and the headers of a request with `data` as its body. Without a key it is about the bucket."""
+        url = urlsplit(self._client.presigned_put_object(bucket, key or _ANY_KEY))._replace(query=query)
+        if not key:
+            url = url._replace(path=url.path.removesuffix(_ANY_KEY))
         sent = dict(headers)
         if self._credentials:
             now = datetime.now(UTC)
@@ -42,7 +47,7 @@ class Signer:
             if token := self._credentials.session_token:
                 sent["x-amz-security-token"] = token
             sign_v4_s3(
-                method="PUT",
+                method=method,
                 url=url,
                 region=self._region,
                 headers=cast("dict[str, str | list[str] | tuple[str]]", sent),

@@ -185,6 +185,8 @@ def refused_credentials(place: Place, code: str) -> RefusedCredentials:
 def _by_code(place: Place, code: str, status: int, message: str = "") -> WhisperXError:
     known = _ERRORS_BY_CODE.get(code)
     if code == "InvalidRequest" and "encryption" in message.lower():  # the code alone says nothing
+        if "secure connection" in message:
+            return refused_encryption(place, "what ends TLS stands before the store, which wants it for SSE-C")
         return encrypted_object(place)
     if code.lower().startswith(("kms:", "kms.")) or (code == "NotImplemented" and "KMS" in message):
         return refused_encryption(place, code)

@@ -127,11 +127,38 @@ def test_rules_of_others_are_kept(admin: S3Buckets, settings: Settings, minio: M
         assert sorted(str(rule.rule_id) for rule in config.rules) == sorted(["tagged", "versions", ours])
         found = {str(rule.rule_id): rule for rule in config.rules}
         assert found["versions"].noncurrent_version_expiration == NoncurrentVersionExpiration(5)
-    assert admin.expiries(work) == [Expiry("tagged", "work/", 30, tagged=True), Expiry("whisperx-work", "work/", 20)]
+    assert admin.expiries(work) == [
+        Expiry("tagged", "work/", 30, conditional=True),
+        Expiry("whisperx-work", "work/", 20),
+    ]
     assert create(admin, settings_with(minio, work, results, work_expiry_days=20)) == [
         f"rule whisperx-results of {results}: removed"
     ]
     assert [rule.rule for rule in admin.expiries(results)] == ["tagged"]
+
+
+def test_a_rule_of_others_reaches_no_further_than_before(
+    admin: S3Buckets, settings: Settings, minio: Minio, work: str
+) -> None:
+    """minio's own client would write it back without the size, and everything would expire after a day."""
+    rule = (
+        "<Rule><ID>large</ID><Status>Enabled</Status><Filter><And><Prefix></Prefix>"
+        "<ObjectSizeGreaterThan>1000000000</ObjectSizeGreaterThan></And></Filter>"
+        "<Expiration><Days>1</Days></Expiration></Rule>"
+    )
+    admin.make(work)
+    admin._ask("PUT", work, f"<LifecycleConfiguration>{rule}</LifecycleConfiguration>".encode())
+    before = admin._ask("GET", work)
+    assert b"ObjectSizeGreaterThan" in before
+    create(admin, settings)
+    after = admin._ask("GET", work).decode()
+    assert "<ObjectSizeGreaterThan>1000000000</ObjectSizeGreaterThan>" in after
+    assert admin.expiries(work) == [
+        Expiry("large", "", 1, conditional=True),
+        Expiry("whisperx-work", "work/", 14),
+    ]
+    admin.set_rule(work, "whisperx-work", None)
+    assert admin._ask("GET", work) == before
 
 
 def test_the_last_rule_can_go_too(admin: S3Buckets, settings: Settings, work: str) -> None:

@@ -71,6 +71,8 @@ def test_a_request_is_invalid_for_many_reasons_of_which_one_is_a_key() -> None:
         "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to "
         "retrieve the object.": EncryptedObject,
         "The encryption parameters are not applicable to this object.": EncryptedObject,
+        "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure "
+        "connection.": RefusedEncryption,
         "Invalid Request": StoreUnavailable,
     }
     for text, meaning in texts.items():
