@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from enum import StrEnum
 
+from consumer.core.layout import RESULTS_PREFIX
 from consumer.settings import StoreSettings
 
 EXAMPLE_SENDERS = ("transcription-recordings",)
@@ -52,19 +53,19 @@ def policy(
                 _allow("OurBuckets", ("ListBucket", "GetLifecycleConfiguration"), _buckets(ours)),
             ]
             if delete_recordings:
-                statements.append(_allow("DeleteRecordings", ("DeleteObject", "DeleteObjectVersion"), recordings))
+                statements.append(_allow("DeleteRecordings", ("DeleteObject",), recordings))
         case Principal.SENDER:
             # Reading its own: a file that is there already is not uploaded again, and an event carries its etag.
-            actions = ("PutObject", "GetObject", "AbortMultipartUpload", "ListMultipartUploadParts")
-            statements = [_allow("OwnRecordings", actions, recordings)]
+            statements = [_allow("OwnRecordings", ("PutObject", "GetObject", "AbortMultipartUpload"), recordings)]
         case Principal.READER:
             statements = [
-                _allow("ReadResults", ("GetObject",), [_objects(store.results_bucket, "results/")]),
-                _allow("FindResults", ("ListBucket",), _buckets([store.results_bucket])),
+                _allow("ReadResults", ("GetObject",), [_objects(store.results_bucket, RESULTS_PREFIX)]),
+                _allow("FindResults", ("ListBucket",), _buckets([store.results_bucket]))
+                | {"Condition": {"StringLike": {"s3:prefix": [f"{RESULTS_PREFIX}*"]}}},
             ]
         case Principal.BUCKETS:
-            actions = ("CreateBucket", "ListBucket", "GetLifecycleConfiguration", "PutLifecycleConfiguration")
-            statements = [_allow("MakeBuckets", actions, _buckets(ours))]
+            rules = ("GetLifecycleConfiguration", "PutLifecycleConfiguration")
+            statements = [_allow("MakeBuckets", ("CreateBucket", "ListBucket", *rules), _buckets(ours))]
     return {"Version": "2012-10-17", "Statement": statements}
 
 
