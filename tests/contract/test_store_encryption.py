@@ -202,10 +202,9 @@ class TestKeysOfSseC:
                 ask()
 
     @every_mode
-    def test_a_recording_that_the_store_can_decrypt_is_read_and_our_key_is_not_sent(
+    def test_a_recording_that_the_store_can_decrypt_is_read(
         self, safe: SafeMinio, bucket_prefix: str, mode: str
     ) -> None:
-        """A store refuses a key that an object was not encrypted with."""
         senders = f"{bucket_prefix}senders"
         client = safe.server.client()
         client.make_bucket(senders)

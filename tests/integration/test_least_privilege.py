@@ -17,13 +17,16 @@ from typing import cast
 
 import minio
 import pytest
+import urllib3
+from minio.credentials.providers import AssumeRoleProvider
 from minio.error import S3Error
+from pydantic import SecretStr
 
 from consumer import buckets, doctor
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.s3_buckets import S3Buckets
 from consumer.cli import main
-from consumer.errors import AccessDenied, EncryptedObject, MissingObject
+from consumer.errors import AccessDenied, EncryptedObject, MissingObject, RefusedCredentials
 from consumer.findings import Level, report
 from consumer.settings import Settings, StoreSettings
 from consumer.store_policies import Principal, policy
@@ -242,6 +245,29 @@ def _is_denied(act: Act, user: User) -> bool:
     except AccessDenied:
         return True
     return False
+
+
+def test_temporary_credentials_are_as_good_as_those_that_stay(users: dict[str, User], server: Minio) -> None:
+    """As a pod gets them from its platform; each request carries their token."""
+    settings = users["service"].settings
+    pool = urllib3.PoolManager(ca_certs=server.ca_file)
+    keys = AssumeRoleProvider(
+        sts_endpoint=server.url,
+        access_key=settings.access_key.get_secret_value(),
+        secret_key=settings.secret_key.get_secret_value(),
+        http_client=pool,
+    ).retrieve()
+    pool.clear()
+    lent = {"access_key": SecretStr(keys.access_key), "secret_key": SecretStr(keys.secret_key)}
+    token = {"session_token": SecretStr(keys.session_token or "")}
+    with closing(S3Store.of(settings.model_copy(update=lent | token))) as store:
+        assert store.put_new(WORK, "work/lent/1/k", b"x").created
+        assert not store.put_new(WORK, "work/lent/1/k", b"x").created
+        assert store.get(WORK, "work/lent/1/k") == b"x"
+        with pytest.raises(AccessDenied):
+            store.put(CALLS, OWN, b"y")
+    with closing(S3Store.of(settings.model_copy(update=lent))) as store, pytest.raises(RefusedCredentials):
+        store.put(WORK, "work/lent/1/k", b"y")
 
 
 def test_the_service_is_shown_its_own_buckets_only(users: dict[str, User]) -> None:
