@@ -1,4 +1,7 @@
-"""The command line of the service: run, transcribe, doctor, config, topics. Data on stdout, talk on stderr."""
+"""The command line of the service: run, transcribe, doctor, config, topics, buckets, policy.
+
+Data on stdout, talk on stderr.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from consumer import access, doctor, logs, sentry, settings_reference, topics
+from consumer import access, buckets, doctor, logs, sentry, settings_reference, store_policies, topics
 from consumer.adapters.kafka_admin import KafkaAdmin
+from consumer.adapters.object_store import S3Store
+from consumer.adapters.s3_buckets import S3Buckets
 from consumer.adapters.store_clock import clock_skew_s
 from consumer.bootstrap import NEED_SPEECH, Parts, Role, System, serving, version
 from consumer.doctor import Check
@@ -68,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
     _add_doctor(commands.add_parser("doctor", help="check brokers, topics, buckets, models and device"))
     _add_config(commands.add_parser("config", help="show the effective settings, secrets masked"))
     _add_topics(commands.add_parser("topics", help="create the topics, and show who needs which rights on them"))
+    _add_buckets(commands.add_parser("buckets", help="make the buckets, with their lifecycle rules"))
+    _add_policy(commands.add_parser("policy", help="print a least-privilege policy for the store"))
     return root
 
 
@@ -229,6 +236,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         admin=KafkaAdmin(settings.kafka),
         store=parts.store,
         probe_id=uuid.uuid4().hex,
+        bucket_admin=S3Buckets(S3Store.of(settings.store)),
         clock_skew_s=lambda: clock_skew_s(settings.store),
         probes=probes,
     )
@@ -333,3 +341,53 @@ def _topics_create(arguments: argparse.Namespace) -> int:
     if creation.findings:
         print(report(creation.findings), file=sys.stderr)
     return ExitCode.FAILED if failed(creation.findings) else ExitCode.OK
+
+
+# ── buckets, policy ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_buckets(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    create = actions.add_parser(
+        "create", help="make the buckets that are missing and set our lifecycle rules; rules of others are kept"
+    )
+    create.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    create.set_defaults(act=_buckets_create)
+
+
+def _buckets_create(arguments: argparse.Namespace) -> int:
+    store = Settings().store
+    done = buckets.create(S3Buckets(S3Store.of(store)), buckets.table(store), dry_run=arguments.dry_run)
+    for line in done:
+        print(line)
+    if not done:
+        print("all buckets and rules are as they should be", file=sys.stderr)
+    return ExitCode.OK
+
+
+def _add_policy(command: argparse.ArgumentParser) -> None:
+    whose = "; ".join(f"{who}: who {meaning}" for who, meaning in store_policies.MEANINGS.items())
+    command.description = (
+        f"Print the rights at the store that one kind of user needs, as JSON for MinIO or S3. {whose}."
+    )
+    command.add_argument("who", choices=[str(who) for who in store_policies.Principal], help="the kind of user")
+    command.add_argument(
+        "--senders",
+        nargs="+",
+        metavar="BUCKET[/PREFIX]",
+        help="where recordings are (default: WHISPERX_LIMITS__ALLOWED_BUCKETS)",
+    )
+    command.add_argument(
+        "--delete-recordings", action="store_true", help="service: also where jobs may have their recording deleted"
+    )
+    command.set_defaults(act=_policy)
+
+
+def _policy(arguments: argparse.Namespace) -> int:
+    settings, who = Settings(), store_policies.Principal(arguments.who)
+    senders = arguments.senders or settings.limits.allowed_buckets
+    if not senders and who in store_policies.OF_RECORDINGS:
+        raise Misconfigured("it is not known where recordings are; name the buckets with --senders")
+    document = store_policies.policy(who, settings.store, senders, delete_recordings=arguments.delete_recordings)
+    print(store_policies.as_text(document), end="")
+    return ExitCode.OK

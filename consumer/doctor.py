@@ -13,8 +13,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from consumer import topics
-from consumer.errors import DependencyAway, NotAuthorized, RefusedCredentials, RefusedLogin, WhisperXError
+from consumer import buckets, topics
+from consumer.buckets import BucketAdmin
+from consumer.errors import (
+    AccessDenied,
+    DependencyAway,
+    MissingBucket,
+    MissingObject,
+    NotAuthorized,
+    RefusedCredentials,
+    RefusedEncryption,
+    RefusedLogin,
+    WhisperXError,
+)
 from consumer.findings import Finding, fail, ok, warn
 from consumer.ports import ObjectStore
 from consumer.settings import Settings
@@ -63,7 +74,7 @@ def run(checks: Iterable[Check]) -> list[Finding]:
             continue
         try:
             findings.extend(check.ask())
-        except (RefusedCredentials, NotAuthorized) as error:  # it is there, and what else it says is worth hearing
+        except (RefusedCredentials, RefusedEncryption, NotAuthorized) as error:  # it is there, and may say more
             findings.append(fail(check.name, error.message, _see(error)))
         except DependencyAway as error:
             away |= {check.server} - {""}
@@ -90,6 +101,7 @@ def installation_checks(
     admin: BrokerAdmin,
     store: ObjectStore,
     probe_id: str,
+    bucket_admin: BucketAdmin | None = None,
     clock_skew_s: Callable[[], float] | None = None,
     probes: Sequence[tuple[str, Probe]] = (),
 ) -> list[Check]:
@@ -104,7 +116,7 @@ def installation_checks(
         Check("brokers", lambda: broker_findings(admin, settings), "kafka"),
         Check("topics", lambda: topics.check(admin, specs), "kafka"),
         Check("transactions", lambda: transaction_findings(admin, specs, settings), "kafka"),
-        *store_checks(store, settings, probe_id),
+        *store_checks(store, settings, probe_id, bucket_admin),
         *(probe_check(name, probe) for name, probe in probes),
     ]
     if clock_skew_s is not None:
@@ -118,7 +130,7 @@ def installation_checks(
 def settings_findings(settings: Settings) -> list[Finding]:
     """What the single fields cannot know: how they fit together."""
     findings = [*_kafka_times(settings), *_copies(settings), *_retentions(settings), *_chunks(settings)]
-    findings += [*_buckets(settings), *_secrecy(settings)]
+    findings += [*_buckets(settings), *buckets.settings_findings(settings), *_secrecy(settings)]
     return findings or [ok("settings", "they fit together")]
 
 
@@ -275,19 +287,36 @@ def transaction_findings(
 # ── store, clock, and what others ask ───────────────────────────────────────────────────────────────────────────────
 
 
-def store_checks(store: ObjectStore, settings: Settings, probe_id: str) -> list[Check]:
-    """Whether our buckets can be written once, read and emptied, and the senders' buckets are there."""
+def store_checks(
+    store: ObjectStore, settings: Settings, probe_id: str, bucket_admin: BucketAdmin | None = None
+) -> list[Check]:
+    """Whether our buckets can be written once, read and emptied, encrypt and forget as they should, and recordings can
+    be read."""
     ours = dict.fromkeys((settings.store.work_bucket, settings.store.results_bucket))
-    probes = [Check("store", partial(_probe_bucket, store, bucket, f"doctor/{probe_id}"), "store") for bucket in ours]
-    named = settings.limits.allowed_buckets
-    return [*probes, *([Check("store", partial(_senders_buckets, store, named), "store")] if named else [])]
+    key = f"doctor/{probe_id}"
+    asks = [partial(_probe_bucket, store, bucket, key) for bucket in ours]
+    if bucket_admin is not None:
+        asks.append(partial(buckets.rule_findings, bucket_admin, settings))
+        if settings.store.encryption != "none":
+            asks.append(partial(buckets.encryption_findings, bucket_admin, store, settings.store, f"{key}-encrypted"))
+    if named := settings.limits.allowed_buckets:
+        asks.append(partial(_senders_buckets, store, named, key))
+    return [Check("store", ask, "store") for ask in asks]
 
 
-def _senders_buckets(store: ObjectStore, buckets: Iterable[str]) -> Iterable[Finding]:
-    for bucket in buckets:
-        if not store.bucket_exists(bucket):
+def _senders_buckets(store: ObjectStore, named: Iterable[str], key: str) -> Iterable[Finding]:
+    """Asked for an object that is not there: reading is all that we may do, so that listing may be denied to us."""
+    for bucket in named:
+        try:
+            store.stat(bucket, key)
+        except MissingObject:
+            continue
+        except MissingBucket:
             todo = "make it, or take it off WHISPERX_LIMITS__ALLOWED_BUCKETS"
             yield warn("store", f"bucket {bucket}, which jobs may name, is not there", todo)
+        except AccessDenied:
+            todo = "see `whisperx-consumer policy service`; AWS says the same where only s3:ListBucket is missing"
+            yield warn("store", f"bucket {bucket}, which jobs may name, may not be read with our key", todo)
 
 
 def clock_finding(skew_s: float) -> Finding:
@@ -301,7 +330,7 @@ def clock_finding(skew_s: float) -> Finding:
 
 def _probe_bucket(store: ObjectStore, bucket: str, key: str) -> Iterable[Finding]:
     if not store.bucket_exists(bucket):
-        yield fail("store", f"bucket {bucket} is not there", "make it")
+        yield fail("store", f"bucket {bucket} is not there", buckets.TODO)
         return
     data = key.encode()
     store.put_new(bucket, key, data)

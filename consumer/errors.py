@@ -102,6 +102,12 @@ class AccessDenied(Rejected):
     code = "ACCESS_DENIED"
 
 
+class EncryptedObject(Rejected):
+    """The object is encrypted with a key that travels with each request (SSE-C), and it is not one that we have."""
+
+    code = "OBJECT_ENCRYPTED"
+
+
 class ChangedObject(Rejected):
     """The object is no longer the one that was asked for (its etag differs)."""
 
@@ -228,6 +234,12 @@ class RefusedCredentials(DependencyAway):
     """The store does not take our keys, whatever is asked for: they are wrong, have expired or were withdrawn."""
 
     code = "CREDENTIALS_REFUSED"
+
+
+class RefusedEncryption(DependencyAway):
+    """The store cannot encrypt as the settings ask: it has no KMS, or not that key."""
+
+    code = "ENCRYPTION_REFUSED"
 
 
 class RegistryUnavailable(DependencyAway):

@@ -29,6 +29,11 @@ ADVICE: dict[str, tuple[str, str]] = {
     "BUCKET_MISSING": ("The bucket does not exist.", "Correct the name, or make the bucket."),
     "OBJECT_MISSING": ("", "Upload first, send the job afterwards; check key and version."),
     "ACCESS_DENIED": ("", "Let the service's credentials read the bucket."),
+    "OBJECT_ENCRYPTED": (
+        "",
+        "Store recordings with SSE-S3 or SSE-KMS. For results: set WHISPERX_STORE__ENCRYPTION=sse-c and the SSE_C_KEY "
+        "that they were written with.",
+    ),
     "OBJECT_CHANGED": ("", "Send the job again without the etag, or with the new one."),
     "RECORDING_MISSING": ("The recording does not exist.", "Upload first, send the job afterwards."),
     "SOURCE_CHANGED": ("", "Write each recording once, under its own key; send the job again."),
@@ -71,6 +76,11 @@ ADVICE: dict[str, tuple[str, str]] = {
     "CREDENTIALS_REFUSED": (
         "",
         "Correct WHISPERX_STORE__ACCESS_KEY and SECRET_KEY and restart; no job fails meanwhile, work waits.",
+    ),
+    "ENCRYPTION_REFUSED": (
+        "",
+        "Correct WHISPERX_STORE__ENCRYPTION and KMS_KEY_ID, or give the store its KMS; no job fails meanwhile, work "
+        "waits.",
     ),
     "REGISTRY_UNAVAILABLE": ("The schema registry does not answer.", "Look at the registry; work goes on by itself."),
     "GPU_OUT_OF_MEMORY": (

@@ -60,8 +60,9 @@ class ObjectStore(Protocol):
     """An S3-compatible store.
 
     Every method raises MissingBucket, MissingObject, AccessDenied, ChangedObject (an `etag` that no longer
-    matches), StoreUnavailable (network, 5xx, time-out; worth another try) or RefusedCredentials (whatever is asked
-    for), and nothing else on purpose.
+    matches), EncryptedObject (under a key that we do not have), StoreUnavailable (network, 5xx, time-out; worth another
+    try), RefusedCredentials (whatever is asked for) or RefusedEncryption (whatever is written), and nothing else on
+    purpose.
     """
 
     def stat(self, bucket: str, key: str, version_id: str | None = None) -> ObjectStat: ...

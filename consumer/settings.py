@@ -6,6 +6,8 @@ docs/settings.md is generated from this file.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Literal, Self
 
@@ -19,7 +21,7 @@ GIB = 1 << 30
 class Group(BaseModel):
     """A group of settings; the line under each field is its documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class KafkaSettings(Group):
@@ -166,6 +168,37 @@ class StoreSettings(Group):
     """Longest silence of the store within one request, in seconds."""
     ca_file: str = ""
     """File with the certificates to trust; empty: the system's."""
+    encryption: Literal["none", "sse-s3", "sse-kms", "sse-c"] = "none"
+    """Encryption at rest, asked for with each object in the work and results buckets: by the store's own key (sse-s3),
+    by a key in its KMS (sse-kms), or by a key that we send and it does not keep (sse-c). none: as the buckets say."""
+    kms_key_id: str = ""
+    """Name of the key for sse-kms."""
+    sse_c_key: SecretStr = SecretStr("")
+    """Key for sse-c, 32 bytes as base64. Whoever reads results needs it, too; if it is lost, so are they."""
+    work_expiry_days: int = Field(14, ge=1)
+    """`whisperx-consumer buckets create` lets objects in the work bucket expire after so many days."""
+    results_expiry_days: int = Field(0, ge=0)
+    """The same for the results bucket; 0: results do not expire by a rule of ours."""
+
+    @model_validator(mode="after")
+    def _encryption_can_work(self) -> Self:
+        if self.encryption in ("sse-kms", "sse-c") and not self.secure:
+            raise ValueError(f"encryption={self.encryption} needs TLS: set secure=true, or choose sse-s3")
+        if self.encryption == "sse-kms" and not self.kms_key_id:
+            raise ValueError("encryption=sse-kms needs kms_key_id, the name of a key in the store's KMS")
+        if self.encryption == "sse-c" and not _is_key(self.sse_c_key.get_secret_value()):
+            raise ValueError(
+                "encryption=sse-c needs sse_c_key, 32 bytes as base64: `openssl rand -base64 32` makes one"
+            )
+        return self
+
+
+def _is_key(text: str) -> bool:
+    """Whether it is what AES-256 takes, as base64."""
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
 
 
 class RegistrySettings(Group):
@@ -334,6 +367,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
     kafka: KafkaSettings = KafkaSettings()

@@ -44,7 +44,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
 
 
 def _with(settings: Settings, group: str, name: str, value: Any) -> Settings:
-    changed: BaseModel = getattr(settings, group).model_copy(update={name: value})
+    before: BaseModel = getattr(settings, group)
+    changed = type(before).model_validate({**dict(before), name: value})
     return settings.model_copy(update={group: changed})
 
 

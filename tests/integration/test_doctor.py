@@ -185,7 +185,7 @@ def test_a_good_installation_has_no_failure(
 def test_an_empty_installation_is_told_what_to_make(settings: Settings, admin: KafkaAdmin, minio: Minio) -> None:
     found = examine(settings, admin, store_of(minio))
     todo = {finding.todo for finding in found if finding.level is Level.FAIL}
-    assert todo == {"run `whisperx-consumer topics create`", "make it"}
+    assert todo == {"run `whisperx-consumer topics create`", "run `whisperx-consumer buckets create`"}
 
 
 def test_a_refused_key_is_a_finding(settings: Settings, admin: KafkaAdmin, minio: Minio) -> None:
