@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from consumer import errors_reference, metrics, settings_reference
+from consumer import audit, errors_reference, metrics, settings_reference
 
 PAGES: dict[str, Callable[[], str]] = {
+    "audit.md": audit.reference_markdown,
     "settings.md": settings_reference.reference_markdown,
     "metrics.md": metrics.reference_markdown,
     "errors.md": errors_reference.reference_markdown,

@@ -105,7 +105,7 @@ def produce(producer: Producer, record: Outgoing) -> None:
 
 @pytest.fixture
 def letters(kafka: Kafka, topic_prefix: str) -> Letters:
-    for topic in (Topic.JOBS, Topic.DEAD_LETTERS):
+    for topic in (Topic.JOBS, Topic.DEAD_LETTERS, Topic.AUDIT):
         kafka.create_topic(topic_prefix + topic, partitions=2)
     return Letters(
         KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=topic_prefix, group_prefix=topic_prefix)
