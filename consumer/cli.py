@@ -1,4 +1,4 @@
-"""The command line of the service: run, transcribe, doctor, config, topics. Data on stdout, talk on stderr."""
+"""The command line of the service: run, transcribe, doctor, config, topics, sweep. Data on stdout, talk on stderr."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
 from consumer.findings import failed, report
 from consumer.settings import ChunkSettings, Settings
+from consumer.sweeping import add_sweep
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     _add_doctor(commands.add_parser("doctor", help="check brokers, topics, buckets, models and device"))
     _add_config(commands.add_parser("config", help="show the effective settings, secrets masked"))
     _add_topics(commands.add_parser("topics", help="create the topics"))
+    add_sweep(commands.add_parser("sweep", help="find and remove what no job needs any more"))
     return root
 
 
