@@ -29,7 +29,7 @@ is known to be visible. A process that dies at that moment leaves the event with
 `whisperx-jobs dead-letters redrive` and `discard` write events only.
 
 An `actor` is a function of ours (`coordinate`, `plan`, `cleanup`, ...), or the name that a sender gave in
-`submitted_by` or `requested_by`, or an operator in `--requested-by`. Such a name is a claim: only the brokers know who
+`submitted_by` or `requested_by`, or an operator in `--by` or `--as`. Such a name is a claim: only the brokers know who
 wrote an event. Where that matters, give each sender a principal of its own and let the brokers log who writes.
 
 The events stay for `WHISPERX_TOPICS__AUDIT_RETENTION_HOURS`, and none replaces another (`cleanup.policy=delete`). To

@@ -29,6 +29,7 @@ from consumer.sweep import Found, Needed, Sweep, runs_needed
 
 READ_S = 60.0
 CLOSE_S = 5.0
+MOST_HOURS = 24 * 3650
 MARGIN_HOURS = 24
 """How much older than any open job a folder has to be, unless the operator says otherwise."""
 
@@ -54,13 +55,13 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
 
 
 def _hours(text: str) -> float:
-    if (hours := float(text)) < 0:
-        raise argparse.ArgumentTypeError("give hours from 0 on")
+    if not 0 <= (hours := float(text)) <= MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"give hours from 0 to {MOST_HOURS}")
     return hours
 
 
 def _rate(text: str) -> float:
-    if (rate := float(text)) <= 0:
+    if not (rate := float(text)) > 0:
         raise argparse.ArgumentTypeError("give a rate above 0")
     return rate
 

@@ -20,6 +20,7 @@ from consumer.work import CleanupWork
 from tests.integration.server_system import ServerSystem
 from tests.servers.kafka import Kafka
 from tests.servers.minio import Minio
+from tests.servers.process import free_port
 from tests.unit.functions.result_fakes import FakeAttempt
 
 pytestmark = pytest.mark.servers
@@ -88,6 +89,14 @@ def test_orphans_of_every_kind_go_and_what_is_needed_stays(
     assert sorted(line.outcome for line in trail) == ["begun"] * len(ORPHANS) + ["ok"] * len(ORPHANS)
     assert main(["sweep", "--older-than", "0", "--delete"]) == ExitCode.OK
     assert stored(made) == KEPT
+
+
+def test_without_the_brokers_nothing_is_removed(made: ServerSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in made.environment(KAFKA__BOOTSTRAP_SERVERS=f"127.0.0.1:{free_port()}").items():
+        monkeypatch.setenv(name, value)
+    made.store.put(made.work, "work/forgotten/1/a", b"1234")
+    assert main(["sweep", "--older-than", "0", "--delete"]) == ExitCode.UNAVAILABLE
+    assert stored(made) == {"work/forgotten/1/a"}
 
 
 @pytest.mark.parametrize("versioned", [False, True])
