@@ -83,6 +83,9 @@ class FolderStore:
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
         raise NotImplementedError("the planner deletes nothing")
 
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        raise NotImplementedError("the planner deletes nothing")
+
     def bucket_exists(self, bucket: str) -> bool:
         return True
 

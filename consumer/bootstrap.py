@@ -172,10 +172,13 @@ class Parts:
 
     def outbox(self, role: Role) -> broker.Outbox:
         """The transactional id is stable over restarts of a container and new for each pod."""
+        return self.named_outbox(f"{access.producers_of(role.value)}{self.worker}")
+
+    def named_outbox(self, name: str) -> broker.Outbox:
+        """Whoever opens one takes over from those before it under this name."""
         if not self.settings.kafka.transactions:
             return PlainOutbox(self.settings.kafka)
-        name = f"{self.settings.kafka.group_prefix}{access.producers_of(role.value)}{self.worker}"
-        return TransactionalOutbox(self.settings.kafka, name)
+        return TransactionalOutbox(self.settings.kafka, f"{self.settings.kafka.group_prefix}{name}")
 
     @property
     def worker(self) -> str:
@@ -258,6 +261,7 @@ def coordinator_policy(settings: Settings) -> Policy:
         evict_failed_after_s=max(chosen.evict_after_s, _longest_retention_s(settings)),
         work_retention_s=settings.topics.work_retention_hours * 3600.0,
         keep_work_on_failure=settings.results.keep_work_on_failure,
+        may_delete_recordings=settings.limits.may_delete_recordings,
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line of the service: run, transcribe, doctor, config, topics, buckets, policy.
+"""The command line of the service: run, transcribe, doctor, config, topics, buckets, policy, sweep.
 
 Data on stdout, talk on stderr.
 """
@@ -29,6 +29,7 @@ from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
 from consumer.findings import Finding, fail, failed, ok, report
 from consumer.settings import ChunkSettings, Settings
+from consumer.sweeping import add_sweep
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     _add_topics(commands.add_parser("topics", help="create the topics, and show who needs which rights on them"))
     _add_buckets(commands.add_parser("buckets", help="make the buckets, with their lifecycle rules"))
     _add_policy(commands.add_parser("policy", help="print a least-privilege policy for the store"))
+    add_sweep(commands.add_parser("sweep", help="find and remove what no job needs any more"))
     return root
 
 

@@ -86,6 +86,12 @@ class UnknownModel(Rejected):
     code = "MODEL_NOT_ALLOWED"
 
 
+class DeletionNotAllowed(Rejected):
+    """A job that asks to delete its recording where the installation does not allow it."""
+
+    code = "DELETION_NOT_ALLOWED"
+
+
 class MissingBucket(Rejected):
     code = "BUCKET_MISSING"
 

@@ -26,6 +26,10 @@ ADVICE: dict[str, tuple[str, str]] = {
     "JOB_CONFLICT": ("", "Use a new job id or idempotency key for another recording or other options."),
     "NOTHING_TO_RETRY": ("", "Look at the newest result of the job; a completed job is done anew with force."),
     "MODEL_NOT_ALLOWED": ("", "Ask for an allowed model, or add it to WHISPERX_MODELS__ALLOWED and install it."),
+    "DELETION_NOT_ALLOWED": (
+        "",
+        "Leave options.delete_recording out, or let the operators set WHISPERX_LIMITS__MAY_DELETE_RECORDINGS.",
+    ),
     "BUCKET_MISSING": ("The bucket does not exist.", "Correct the name, or make the bucket."),
     "OBJECT_MISSING": ("", "Upload first, send the job afterwards; check key and version."),
     "ACCESS_DENIED": ("", "Let the service's credentials read the bucket."),

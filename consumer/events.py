@@ -197,6 +197,8 @@ class JobOptions(Contract):
     """The shape of .srt and .vtt."""
     retention_hours: int | None = Field(default=None, ge=1, le=24 * 3650)
     """Hours after which the result files are removed (the manifest stays); null: as the bucket's own rules say."""
+    delete_recording: bool = False
+    """Delete the recording once the job has completed; refused where the installation forbids it."""
     on_chunk_failure: Literal["fail", "partial"] = "fail"
     """When a chunk fails for good: fail the whole job, or deliver the rest with status partial."""
 
@@ -513,14 +515,16 @@ class AuditRecorded(Event):
     job_id: JobId
     """The job."""
     run: int
-    """The run, counted from 1."""
+    """The run, counted from 1; 0 when it is about an event or an object and not about a run."""
     actor: str
     """Which function or person."""
     action: str
-    """What was done: job_accepted, recording_read, result_written, data_removed, job_finished, ..."""
+    """What was done: one of the actions in docs/audit.md; later versions may have more."""
     target: str
-    """To what: a bucket and key, or the job."""
+    """To what: a bucket and key, a position in a topic, or the job."""
     outcome: str
-    """ok or the code of the failure."""
+    """ok or the code of the failure; begun, where what came of it follows."""
     happened_at: Instant
     """When (UTC)."""
+    trace_id: str | None = None
+    """Trace of the request, as in the traceparent header; null when it had none."""

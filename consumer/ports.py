@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
-    from consumer.events import Event
+    from consumer.events import AuditRecorded, Event
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -34,6 +35,8 @@ class Outgoing:
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None
+    audit: AuditRecorded | None = field(default=None, compare=False)
+    """What the record says, if it is a line of the audit trail: it is logged when the record is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class ObjectStat:
     etag: str
     version_id: str | None = None
     content_type: str | None = None
+    modified_at: datetime | None = field(default=None, compare=False)
+    """When it was written (UTC, by the store's clock)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,13 @@ class ObjectStore(Protocol):
 
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
         """Delete these keys (missing ones are no error); the number asked for."""
+        ...
+
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        """Delete this very version; where the bucket keeps none, the object if it still has the etag.
+
+        Raises ChangedObject or MissingObject when there is no such thing to delete.
+        """
         ...
 
     def bucket_exists(self, bucket: str) -> bool: ...

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from consumer import errors_reference, metrics, settings_reference, store_policies
+from consumer import audit, errors_reference, metrics, settings_reference, store_policies
 
 PAGES: dict[str, Callable[[], str]] = {
+    "audit.md": audit.reference_markdown,
     "settings.md": settings_reference.reference_markdown,
     "metrics.md": metrics.reference_markdown,
     "errors.md": errors_reference.reference_markdown,

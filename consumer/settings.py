@@ -145,6 +145,8 @@ class TopicSettings(Group):
     """How long work events stay, in hours: a job older than this is failed with JOB_EXPIRED."""
     results_retention_hours: int = Field(720, ge=1)
     """How long result, progress and partial events stay, in hours."""
+    audit_retention_hours: int = Field(8760, ge=1)
+    """How long the events of the audit trail stay, in hours."""
 
 
 class StoreSettings(Group):
@@ -263,6 +265,9 @@ class LimitSettings(Group):
     """A decoder that gives nothing for this long, while its input is answered, is ended, in seconds."""
     allowed_buckets: tuple[str, ...] = ()
     """Buckets that jobs may name; empty: every bucket that the credentials can read, except the work bucket."""
+    may_delete_recordings: bool = False
+    """Jobs may ask that their recording be deleted once they have completed (options.delete_recording). Off: such a job
+    is refused with DELETION_NOT_ALLOWED."""
 
 
 class ChunkSettings(Group):

@@ -131,6 +131,8 @@ def _config(topic: Topic, settings: TopicSettings) -> dict[str, str]:
 def _retention_hours(topic: Topic, settings: TopicSettings) -> int:
     if topic in REQUESTS:
         return settings.jobs_retention_hours
+    if topic is Topic.AUDIT:
+        return settings.audit_retention_hours
     return settings.work_retention_hours if topic in WORK else settings.results_retention_hours
 
 

@@ -220,6 +220,10 @@ class CleanupWork(Event):
     """Remove the result files instead: the retention that the job asked for is over. The manifest stays."""
     work_run: int | None = None
     """The run whose work folder was used, which goes as well; null: its own."""
+    recording: RecordingRef | None = None
+    """The recording as it was pinned, to be deleted too; null: it stays. Given only when the run has completed."""
+    ended_at: Instant | None = None
+    """When the run ended (UTC): what was written later under the recording's key is another recording."""
 
 
 # ── functions → coordinator ─────────────────────────────────────────────────────────────────────────────────────────
@@ -407,6 +411,8 @@ class CleanupFinished(Event):
     """Objects that were removed."""
     results: bool = False
     """Whether it was about the result files of an expired run."""
+    recording: str = ""
+    """Of a recording that was to be deleted: ok, or the code of why it stays; empty when none was."""
 
 
 class CleanupFailed(Event):

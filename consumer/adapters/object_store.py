@@ -27,6 +27,7 @@ from consumer.adapters.signing import Signer
 from consumer.adapters.store_encryption import NO_ENCRYPTION, CustomerKey, Encryption
 from consumer.adapters.store_errors import (
     Place,
+    changed_object,
     from_response,
     missing_bucket,
     missing_object,
@@ -200,6 +201,18 @@ class S3Store:
             asked += len(batch)
         return asked
 
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        """A store that knows conditions on DELETE is given one; with others the look before it has to do."""
+        place = self._place(pinned.bucket, pinned.key, pinned.version_id)
+        self._repeated(lambda: self._delete_exactly(place, pinned.etag))
+
+    def list_objects(self, bucket: str, prefix: str) -> Iterator[ObjectStat]:
+        """As `list_keys`, with size, etag and age."""
+        place, after = self._place(bucket), ""
+        while page := self._repeated(partial(self._list_objects, place, prefix, after)):
+            yield from page
+            after = page[-1].key
+
     def make_bucket(self, bucket: str) -> None:
         place = self._place(bucket)
         self._repeated(lambda: self._make_bucket(place))
@@ -209,7 +222,13 @@ class S3Store:
     def _stat(self, place: Place) -> ObjectStat:
         found = self._with_key(place, partial(self._head, place))
         return ObjectStat(
-            place.bucket, place.key, found.size or 0, found.etag or "", _version(found.version_id), found.content_type
+            place.bucket,
+            place.key,
+            found.size or 0,
+            found.etag or "",
+            _version(found.version_id),
+            found.content_type,
+            found.last_modified,
         )
 
     def _head(self, place: Place, key: CustomerKey | None) -> minio.datatypes.Object:
@@ -312,6 +331,28 @@ class S3Store:
             faults = list(self.client.remove_objects(place.bucket, [DeleteObject(key) for key in keys]))
         for fault in faults:
             raise of_code(Place(place.endpoint, place.bucket, fault.name or ""), fault.code or "")
+
+    def _delete_exactly(self, place: Place, etag: str) -> None:
+        if self._stat(place).etag != etag:
+            raise changed_object(place)
+        with translated(place):
+            query: dict[str, str | list[str] | tuple[str]] = {"versionId": place.version_id} if place.version_id else {}
+            url = self._client.get_presigned_url(
+                "DELETE", place.bucket, place.key, SIGNATURE_LIFE, extra_query_params=query
+            )
+            response = self._pool.request("DELETE", url, headers={} if query else {"If-Match": f'"{etag}"'})
+        if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.NO_CONTENT):
+            raise from_response(place, response)
+
+    def _list_objects(self, place: Place, prefix: str, after: str) -> list[ObjectStat]:
+        with translated(place):
+            found = self._client.list_objects(place.bucket, prefix=prefix, recursive=True, start_after=after or None)
+            return [
+                ObjectStat(
+                    place.bucket, str(one.object_name), one.size or 0, one.etag or "", modified_at=one.last_modified
+                )
+                for one in itertools.islice(found, BATCH_KEYS)
+            ]
 
     def _make_bucket(self, place: Place) -> None:
         with translated(place):

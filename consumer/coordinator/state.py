@@ -100,6 +100,8 @@ class JobState(BaseModel):
     etag: str | None = None
     version_id: str | None = None
     duration_hint_s: float | None = None
+    read_epoch: int = 0
+    """The newest plan whose reading of the recording is in the audit trail."""
     planned: int = 0
     """Chunks announced so far: the indices below this number exist."""
     planned_s: float = 0.0
@@ -134,6 +136,8 @@ class JobState(BaseModel):
     error_code: str | None = None
     """Why it failed or was cancelled."""
     finished_at_s: float | None = None
+    cancel_noted: bool = False
+    """Who cancelled it is in the audit trail."""
     expired: bool = False
     """The result files are removed."""
     warnings: tuple[Problem, ...] = ()

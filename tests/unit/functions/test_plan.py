@@ -95,6 +95,9 @@ class DictStore:
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
         raise NotImplementedError
 
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        raise NotImplementedError
+
     def make_bucket(self, bucket: str) -> None:
         self.buckets.add(bucket)
 
