@@ -1,14 +1,15 @@
 """What does it cost in error rate to cluster groups of embeddings where the embeddings themselves are too many?
 
-    python -m benchmarks.speakers_preclustered                            # about ten minutes
-    python -m benchmarks.speakers_preclustered --minutes 0 --hours 1 --seeds 1
+    python -m benchmarks.speakers_preclustered                            # fifteen minutes, most of them listening
+    python -m benchmarks.speakers_preclustered --heard heard.npz          # listens once, and keeps what it heard
+    python -m benchmarks.speakers_preclustered --minutes 0 --seeds 1 --counted
 
 Material is as long as exact clustering has room for, and the limit as many times smaller than the embeddings as
 MOST_CLUSTERED is at ten hours; half of that limit shows the trend. (a) `--minutes` of the demo's long recording, heard
 by the demo models. (b) `--hours` of made-up talks of 20 speakers, with embeddings as noisy as the demo's and with
-noisier ones. Each with the demo's agglomerative clustering and with VBx, the clustering of community-1. Prints JSON:
-error rates against the truth, `der_to_exact` against the turns of exact clustering, and the same for the plainer way of
-clustering every n-th window only (`thinned`).
+noisier ones. Each with the demo's agglomerative clustering and with VBx, the clustering of community-1; with
+`--counted` also with the true number of speakers given. Prints JSON: error rates against the truth, `der_to_exact`
+against the turns of exact clustering, and the same for the plainer way of clustering every n-th window (`thinned`).
 """
 
 from __future__ import annotations
@@ -54,13 +55,18 @@ def diarizer(clustering: str, plda: str) -> Diarizer:
     return loaded
 
 
-def heard(minutes: float) -> tuple[list[Activity], int, list[Turn]]:
+def heard(minutes: float, kept: Path | None) -> tuple[list[Activity], int, list[Turn]]:
     """The demo's long recording: activities, samples, truth."""
     recording = recordings.long_recording(minutes)
     samples = np.asarray(recording.samples, dtype=np.float32)
+    turns = [Turn(turn["start_s"], turn["end_s"], turn["speaker"]) for turn in recording.truth["turns"]]
+    if kept is not None and kept.exists():
+        with np.load(kept) as arrays:
+            return [Activity(0, arrays["scores"], arrays["embeddings"])], len(samples), turns
     span = Span(0, len(samples))
     activity = diarizer("agglomerative", "demo").listen(samples, span, span, len(samples), lambda _: None)
-    turns = [Turn(turn["start_s"], turn["end_s"], turn["speaker"]) for turn in recording.truth["turns"]]
+    if kept is not None:
+        np.savez(kept, scores=activity.scores, embeddings=activity.embeddings)
     return [activity], len(samples), turns
 
 
@@ -126,23 +132,27 @@ def _figures(truth: list[Turn], exact: Diarization, found: Diarization) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0, help="of the demo's long recording; 0 leaves it out")
-    parser.add_argument("--hours", type=float, default=2.0, help="of each made-up talk")
-    parser.add_argument("--seeds", type=int, default=3, help="made-up talks of each kind")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the demo's long recording; 0 leaves it out")
+    parser.add_argument("--heard", type=Path, help="an .npz with what the demo's models heard; made if it is not there")
+    parser.add_argument("--hours", type=float, default=1.0, help="of each made-up talk")
+    parser.add_argument("--seeds", type=int, default=2, help="made-up talks of each kind")
+    parser.add_argument("--counted", action="store_true", help="also with the true number of speakers given")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     started_s = time.monotonic()
     results = []
     materials: list[tuple[dict[str, Any], tuple[list[Activity], int, list[Turn]]]] = []
     if arguments.minutes:
-        materials.append(({"recording": "demo", "minutes": arguments.minutes}, heard(arguments.minutes)))
+        materials.append(
+            ({"recording": "demo", "minutes": arguments.minutes}, heard(arguments.minutes, arguments.heard))
+        )
     for noise in NOISES:
         for seed in range(1, arguments.seeds + 1):
             name = {"recording": "made up", "hours": arguments.hours, "noise": noise, "seed": seed}
             materials.append((name, made_up(arguments.hours, seed, noise)))
     for name, (activities, samples, truth) in materials:
         for clustering in ("agglomerative", "vbx"):
-            for count in (None, len({turn.speaker for turn in truth})):
+            for count in (None, len({turn.speaker for turn in truth}))[: 1 + arguments.counted]:
                 loaded = diarizer(clustering, "demo" if name["recording"] == "demo" else "made up")
                 wanted = DiarizeOptions(num_speakers=count)
                 figures = compare(loaded, activities, samples, truth, wanted)

@@ -1,11 +1,12 @@
 """Fewer embeddings to cluster: near ones in groups, each group in the clustering with its mean.
 
-The distances of n embeddings take 4 n² bytes, twice: 12 GB for ten hours. So Ward's method joins what is nearest
-within blocks, again and again until few enough groups are left; a block costs 32 MB and a third of a second. Groups
+The distances of n embeddings take 4 n² bytes, twice: 25 GB for ten hours, which have up to 56,000. So Ward's method
+joins what is nearest within blocks, again and again until few enough groups are left; a block costs 32 MB. Groups
 depend on the row of embeddings alone, and that on the recording, not on how it was cut into chunks.
 
-Ward, because it measured best: it will not put a voice of few embeddings into a large group of another voice while
-any two groups of one voice are left to join (benchmarks/speakers_preclustered.py).
+Ward, because complete and average linkage came less close to the number of speakers in noisy talks: to join few
+embeddings to many far ones costs it more than to join two large groups that are alike. What groups cost in error rate:
+benchmarks/speakers_preclustered.py.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from numpy.typing import NDArray
 BLOCK = 2_000
 """Embeddings whose distances are held at once: about twenty minutes of conversation at first, hours in later rounds."""
 FEWER = 8
-"""A round leaves at most an eighth: ten hours take two or three. Rounds that leave less know less of the recording
-when they must decide what belongs together."""
+"""A round leaves an eighth, or what is wanted: ten hours take two rounds, forty three. A round that left less would
+have to join what is far apart, with one block in view."""
 
 Embeddings = NDArray[np.floating[Any]]
 Numbers = NDArray[np.intp]
