@@ -9,7 +9,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -96,7 +96,7 @@ class SpeechEngine:
             self._loaded.leave_fallback()
             return ChunkRun(self._loaded, task, progress, self._clock, self._batches).speech(self.fingerprint)
 
-    def join_speakers(self, activities: Sequence[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
         with self._lock:
             diarizer = self._loaded.diarizer(self._loaded.find(options.model))
         return diarizer.join(activities, recording_samples, options.diarize)

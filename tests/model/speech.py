@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -193,7 +193,7 @@ class ModelEngine:
             device=self.device,
         )
 
-    def join_speakers(self, activities: Sequence[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
         raise AssertionError("these jobs ask for no speakers")
 
     def _fail(self, work: ChunkWork) -> None:
