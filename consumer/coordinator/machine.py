@@ -62,7 +62,12 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
         return Step(state)
     target = f"{state.request.recording.bucket}/{state.request.recording.key}"
     if state.etag is None:
-        pinned = state.changed(etag=event.etag, version_id=event.version_id, duration_hint_s=event.duration_hint_s)
+        pinned = state.changed(
+            etag=event.etag,
+            version_id=event.version_id,
+            duration_hint_s=event.duration_hint_s,
+            streams=event.streams,
+        )
         return Step(pinned, (audit(state, "plan", "recording_read", target, now_s),))
     if event.etag == state.etag:
         return Step(state)
@@ -126,7 +131,7 @@ def _chunk_transcribed(state: JobState, event: Event, now_s: float, policy: Poli
     settled = _settle_language(_without(state, event.chunk_index), event).warn(*event.warnings)
     done = settled.changed(
         done=state.done_chunks.add(event.chunk_index).to_hex(),
-        audio_done_s=state.audio_done_s + (event.end_s - event.start_s),
+        audio_done_s=state.audio_done_s + (event.end_s - event.start_s) / state.streams,
     )
     step = _assemble_when_complete(done, now_s, policy)
     return Step(step.state, (Send(Topic.PARTIALS, event, state.traceparent), *step.commands))

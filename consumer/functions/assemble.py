@@ -16,8 +16,8 @@ from consumer.core.activity import without_gaps
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.results import ResultManifest, fingerprint_of, models_of, total_timings, warnings_of
-from consumer.core.speakers import assign_speakers
-from consumer.core.speech import ChunkSpeech, Diarization, Engine
+from consumer.core.speakers import assign_speakers, speakers_by_channel, turns_by_channel
+from consumer.core.speech import ChunkSpeech, Diarization, Engine, Segment
 from consumer.core.transcript import Gap, Transcript, in_order
 from consumer.core.values import SAMPLE_RATE_HZ, Span
 from consumer.core.writers import CONTENT_TYPES, formats_to_write, write
@@ -92,23 +92,33 @@ class Assemble:
             ) from exc
 
     def _transcript(self, work: AssemblyWork, keys: RunKeys, chunks: Sequence[ChunkSpeech]) -> Transcript:
-        diarization = self._diarize(work, chunks)
+        options = work.options
         segments = in_order(segment for chunk in chunks for segment in chunk.segments)
+        diarization = self._diarize(work, chunks, segments)
+        if options.tells_voices_apart:
+            segments = assign_speakers(segments, diarization)
+        elif options.diarize.enabled:
+            segments = speakers_by_channel(segments)
         return Transcript(
-            segments=assign_speakers(segments, diarization) if work.options.diarize.enabled else segments,
+            segments=segments,
             language=work.language,
             language_probability=work.language_probability,
             duration_s=work.recording.duration_s,
             recording_name=PurePosixPath(work.recording.key).stem,
-            diarized=work.options.diarize.enabled,
+            diarized=options.diarize.enabled,
+            by_channel=options.multichannel,
             turns=diarization.turns,
-            embeddings=diarization.embeddings if work.options.diarize.embeddings else {},
+            embeddings=diarization.embeddings if options.diarize.embeddings else {},
             gaps=tuple(gap for index in work.chunks_failed for gap in self._gap(keys, index)),
         )
 
-    def _diarize(self, work: AssemblyWork, chunks: Sequence[ChunkSpeech]) -> Diarization:
+    def _diarize(self, work: AssemblyWork, chunks: Sequence[ChunkSpeech], segments: Sequence[Segment]) -> Diarization:
+        if not work.options.diarize.enabled:
+            return Diarization(turns=(), exclusive=())
+        if work.options.multichannel:
+            return Diarization(turns=turns_by_channel(segments), exclusive=())
         activities = without_gaps(chunk.activity for chunk in chunks if chunk.activity is not None)
-        if not work.options.diarize.enabled or not activities:
+        if not activities:
             return Diarization(turns=(), exclusive=())
         recording_samples = round(work.recording.duration_s * SAMPLE_RATE_HZ)
         return self._engine.join_speakers(activities, recording_samples, work.options)
@@ -121,7 +131,7 @@ class Assemble:
         except MissingObject:
             return ()
         span = Span(*plan.span)
-        return (Gap(span.start_s, span.end_s, index),)
+        return (Gap(span.start_s, span.end_s, index, plan.channel),)
 
     def _put_artifact(self, keys: RunKeys, output_format: OutputFormat, data: bytes) -> Artifact:
         key = keys.artifact(output_format.value)
