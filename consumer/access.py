@@ -57,13 +57,13 @@ def producers_of(role: str) -> str:
 
 def _worker(*reads: Topic) -> Rights:
     """Takes work, hears of cancels, answers; what it cannot read it parks."""
-    return Rights(reads, (Topic.CONTROL,), (Topic.JOB_EVENTS, Topic.DEAD_LETTERS))
+    return Rights(reads, (Topic.CONTROL,), (Topic.JOB_EVENTS, Topic.DEAD_LETTERS, Topic.AUDIT))
 
 
 WORK = (Topic.PLAN_WORK, *CHUNK_LANES, Topic.ASSEMBLY_WORK, Topic.CLEANUP_WORK)
 
 ROLES = {
-    "intake": Rights((Topic.CONTROL, Topic.JOBS), writes=(Topic.JOB_EVENTS, Topic.DEAD_LETTERS)),
+    "intake": Rights((Topic.CONTROL, Topic.JOBS), writes=(Topic.JOB_EVENTS, Topic.DEAD_LETTERS, Topic.AUDIT)),
     "coordinate": Rights(
         (Topic.JOB_EVENTS,),
         (Topic.JOB_STATE,),
@@ -91,10 +91,12 @@ CLIENTS = {
     # whisperx-jobs dead-letters; whisperx-consumer topics create, doctor
     "operator": Rights(
         follows=(Topic.DEAD_LETTERS,),
-        writes=(Topic.DEAD_LETTERS, Topic.JOBS, Topic.CONTROL, Topic.JOB_EVENTS, *WORK),
+        writes=(Topic.DEAD_LETTERS, Topic.JOBS, Topic.CONTROL, Topic.JOB_EVENTS, *WORK, Topic.AUDIT),
         transactional_id="dead-letters",
         runs_topics=True,
     ),
+    # whisperx-consumer sweep
+    "sweeper": Rights(follows=(Topic.JOB_STATE,), writes=(Topic.AUDIT,), transactional_id="sweep"),
     # reads what is public with groups of its own
     "reader": Rights(follows=(Topic.PROGRESS, Topic.PARTIALS, Topic.RESULTS), groups="reader."),
 }

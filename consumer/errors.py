@@ -154,6 +154,18 @@ class NoSoundTrack(Rejected):
     code = "NO_SOUND_TRACK"
 
 
+class MissingTrack(Rejected):
+    """The recording has sound tracks, but none of the number that the job asks for."""
+
+    code = "TRACK_MISSING"
+
+
+class TooManyChannels(Rejected):
+    """More channels than are transcribed apart."""
+
+    code = "TOO_MANY_CHANNELS"
+
+
 class UnreadableAudio(Rejected):
     """A media file of a known type whose sound cannot be decoded."""
 

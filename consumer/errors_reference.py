@@ -52,6 +52,11 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "MEDIA_UNSUPPORTED": ("", "Convert it, for example to FLAC, Opus, MP3 or WAV."),
     "NO_SOUND_TRACK": ("The file has no sound track.", "Check the file."),
+    "TRACK_MISSING": ("", "Count the sound tracks of the file from 0 (`ffprobe` lists them), or leave out `track`."),
+    "TOO_MANY_CHANNELS": (
+        "",
+        "Send the job without `multichannel`, or raise WHISPERX_LIMITS__MAX_TRANSCRIBED_CHANNELS.",
+    ),
     "AUDIO_UNREADABLE": ("", "Play the file; convert it again from its source."),
     "DECODER_LIMIT": ("", "Convert the file; if it is honest and merely large, raise the limits."),
     "NO_ALIGNER": ("", "Allow segment times (`on_missing_aligner`), or set WHISPERX_MODELS__ALIGN_MODELS."),
@@ -115,6 +120,11 @@ WARNINGS: dict[str, tuple[str, str]] = {
     "NO_SPEECH": ("No window of speech was found; the transcript is empty.", "Listen to it; lower `vad.onset`."),
     "RECORDING_TRUNCATED": ("The file breaks off; what there is was transcribed.", "Check the upload."),
     "RECORDING_DAMAGED": ("Parts of the sound could not be decoded and were skipped.", "Check the file."),
+    "CHANNELS_CHANGE": (
+        "A multichannel job whose recording changes its number of channels: missing ones are silent, further ones are "
+        "mixed to the others.",
+        "Record all of it in one way, or send the job without `multichannel`.",
+    ),
     "PROMPT_TRUNCATED": ("hotwords and initial_prompt were cut to what the model takes.", "Give fewer words."),
     "NO_ALIGNER": ("No alignment model for the language; words have no times of their own.", "Add one to the models."),
     "GPU_MEMORY_SHORT": ("GPU memory ran short; smaller batches or the CPU were used.", "Lower the batch size."),

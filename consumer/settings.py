@@ -257,6 +257,9 @@ class LimitSettings(Group):
     """Longest recording in seconds."""
     max_channels: int = Field(32, ge=1)
     """Most channels of a sound track."""
+    max_transcribed_channels: int = Field(8, ge=1)
+    """Most channels of a sound track that a job may have transcribed apart (multichannel); each costs as much as a
+    recording of its own."""
     max_sample_rate_hz: int = Field(384_000, ge=8_000)
     """Highest sample rate in hertz."""
     decoder_memory_bytes: int = Field(1 * GIB, ge=128 * MIB)

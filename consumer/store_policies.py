@@ -53,7 +53,7 @@ def policy(
                 _allow("OurBuckets", ("ListBucket", "GetLifecycleConfiguration"), _buckets(ours)),
             ]
             if delete_recordings:
-                statements.append(_allow("DeleteRecordings", ("DeleteObject",), recordings))
+                statements.append(_allow("DeleteRecordings", ("DeleteObject", "DeleteObjectVersion"), recordings))
         case Principal.SENDER:
             # Reading its own: a file that is there already is not uploaded again, and an event carries its etag.
             statements = [_allow("OwnRecordings", ("PutObject", "GetObject", "AbortMultipartUpload"), recordings)]

@@ -248,6 +248,8 @@ class PlanStarted(Event):
     """Size of the recording in bytes."""
     duration_hint_s: float | None = None
     """Length by the header, in seconds: a hint for progress; null when it has none."""
+    streams: int = Field(default=1, ge=1)
+    """Channels that are transcribed apart; 1 when all are mixed."""
 
 
 class ChunkPlanned(Event):
@@ -262,7 +264,7 @@ class ChunkPlanned(Event):
     epoch: int
     """Number of the plan."""
     chunk_index: int
-    """The chunk, counted from 0; chunks are announced in order."""
+    """The chunk, counted from 0; chunks are announced in order, those of several channels by their ends."""
     start_s: float
     """Start of its span in seconds from the start of the recording."""
     end_s: float

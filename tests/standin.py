@@ -56,7 +56,7 @@ class StandInEngine:
         progress(1.0)
         return ChunkSpeech(
             segments=segments,
-            activity=_activity(task),
+            activity=_activity(task) if task.options.tells_voices_apart else None,
             language=task.language,
             language_probability=None,
             timings=ChunkTimings(transcribe_s=1.0),
@@ -81,7 +81,13 @@ class StandInEngine:
         text = " " + hashlib.sha256(heard.tobytes()).hexdigest()[:12]
         word = Word(text.strip(), round(window.start_s, 3), round(window.end_s, 3), 1.0)
         return Segment(
-            round(window.start_s, 3), round(window.end_s, 3), text, (word,), window_index=window.index, timing="aligned"
+            round(window.start_s, 3),
+            round(window.end_s, 3),
+            text,
+            (word,),
+            channel=window.channel,
+            window_index=window.index,
+            timing="aligned",
         )
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import BinaryIO, Self, TypeVar, cast
+from urllib.parse import urlencode
 
 import minio
 import urllib3
@@ -335,18 +336,15 @@ class S3Store:
     def _delete_exactly(self, place: Place, etag: str) -> None:
         if self._stat(place).etag != etag:
             raise changed_object(place)
-        with translated(place):
-            query: dict[str, str | list[str] | tuple[str]] = {"versionId": place.version_id} if place.version_id else {}
-            url = self._client.get_presigned_url(
-                "DELETE", place.bucket, place.key, SIGNATURE_LIFE, extra_query_params=query
-            )
-            response = self._pool.request("DELETE", url, headers={} if query else {"If-Match": f'"{etag}"'})
+        query = urlencode({"versionId": place.version_id}) if place.version_id else ""
+        headers = {} if query else {"If-Match": f'"{etag}"'}
+        response = self.send("DELETE", place, headers=headers, query=query)
         if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.NO_CONTENT):
             raise from_response(place, response)
 
     def _list_objects(self, place: Place, prefix: str, after: str) -> list[ObjectStat]:
         with translated(place):
-            found = self._client.list_objects(place.bucket, prefix=prefix, recursive=True, start_after=after or None)
+            found = self.client.list_objects(place.bucket, prefix=prefix, recursive=True, start_after=after or None)
             return [
                 ObjectStat(
                     place.bucket, str(one.object_name), one.size or 0, one.etag or "", modified_at=one.last_modified

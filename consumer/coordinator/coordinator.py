@@ -398,11 +398,12 @@ def _total_s(state: JobState) -> float | None:
 
 
 def _live_s(state: JobState) -> float:
-    return sum(state.live.values()) * _typical_chunk_s(state)
+    """Seconds of the recording in the done parts of running chunks."""
+    return sum(state.live.values()) * _typical_chunk_s(state) / state.streams
 
 
 def _typical_chunk_s(state: JobState) -> float:
-    return state.planned_s / state.planned if state.planned else 0.0
+    return state.planned_s * state.streams / state.planned if state.planned else 0.0
 
 
 def _due(due_at_s: float | None, now_s: float) -> bool:

@@ -78,7 +78,12 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
         noted = (audit(state, "plan", Action.RECORDING_READ, target, now_s),)
         state = state.changed(read_epoch=event.epoch)
     if state.etag is None:
-        pinned = state.changed(etag=event.etag, version_id=event.version_id, duration_hint_s=event.duration_hint_s)
+        pinned = state.changed(
+            etag=event.etag,
+            version_id=event.version_id,
+            duration_hint_s=event.duration_hint_s,
+            streams=event.streams,
+        )
         return Step(pinned, noted)
     if event.etag == state.etag:
         return Step(state, noted)
@@ -142,7 +147,7 @@ def _chunk_transcribed(state: JobState, event: Event, now_s: float, policy: Poli
     settled = _settle_language(_without(state, event.chunk_index), event).warn(*event.warnings)
     done = settled.changed(
         done=state.done_chunks.add(event.chunk_index).to_hex(),
-        audio_done_s=state.audio_done_s + (event.end_s - event.start_s),
+        audio_done_s=state.audio_done_s + (event.end_s - event.start_s) / state.streams,
     )
     step = _assemble_when_complete(done, now_s, policy)
     return Step(step.state, (Send(Topic.PARTIALS, event, state.traceparent), *step.commands))

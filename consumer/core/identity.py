@@ -8,7 +8,7 @@ import re
 
 from consumer.events import JOB_ID_PATTERN, Event, JobOptions, JobRequested
 
-ADDED_OPTIONS = ("delete_recording",)
+ADDED_OPTIONS = ("track", "multichannel", "delete_recording")
 """Options that the first version did not know: left out where they are not used, so that a request keeps its digest
 over an update, and is not taken for another one under the same id."""
 

@@ -18,7 +18,7 @@ from consumer.core.activity import without_gaps
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.results import ResultManifest, fingerprint_of, models_of, total_timings, warnings_of
-from consumer.core.speakers import assign_speakers
+from consumer.core.speakers import assign_speakers, speakers_by_channel, turns_by_channel
 from consumer.core.speech import Activity, ChunkSpeech, Diarization, Engine
 from consumer.core.transcript import Gap, Transcript, in_order
 from consumer.core.values import SAMPLE_RATE_HZ, Span
@@ -78,7 +78,7 @@ class Assemble:
         def activities() -> Iterator[Activity]:
             for chunk in self._read_chunks(work, keys, attempt):
                 chunks.append(replace(chunk, activity=None))
-                if chunk.activity is not None and work.options.diarize.enabled:
+                if chunk.activity is not None and work.options.tells_voices_apart:
                     yield chunk.activity
 
         unread = activities()
@@ -111,16 +111,23 @@ class Assemble:
     def _transcript(
         self, work: AssemblyWork, keys: RunKeys, chunks: Sequence[ChunkSpeech], diarization: Diarization
     ) -> Transcript:
+        options = work.options
         segments = in_order(segment for chunk in chunks for segment in chunk.segments)
+        if options.tells_voices_apart:
+            segments = assign_speakers(segments, diarization)
+        elif options.diarize.enabled:
+            diarization = Diarization(turns=turns_by_channel(segments), exclusive=())
+            segments = speakers_by_channel(segments)
         return Transcript(
-            segments=assign_speakers(segments, diarization) if work.options.diarize.enabled else segments,
+            segments=segments,
             language=work.language,
             language_probability=work.language_probability,
             duration_s=work.recording.duration_s,
             recording_name=PurePosixPath(work.recording.key).stem,
-            diarized=work.options.diarize.enabled,
+            diarized=options.diarize.enabled,
+            by_channel=options.multichannel,
             turns=diarization.turns,
-            embeddings=diarization.embeddings if work.options.diarize.embeddings else {},
+            embeddings=diarization.embeddings if options.diarize.embeddings else {},
             gaps=tuple(gap for index in work.chunks_failed for gap in self._gap(keys, index)),
         )
 
@@ -139,7 +146,7 @@ class Assemble:
         except MissingObject:
             return ()
         span = Span(*plan.span)
-        return (Gap(span.start_s, span.end_s, index),)
+        return (Gap(span.start_s, span.end_s, index, plan.channel),)
 
     def _put_artifact(self, keys: RunKeys, output_format: OutputFormat, data: bytes) -> Artifact:
         key = keys.artifact(output_format.value)

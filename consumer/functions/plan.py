@@ -1,7 +1,8 @@
 """Plan: from the recording in the object store to chunks with their audio and windows.
 
 One streaming pass: bytes → samples → windows → chunks. Each chunk is stored and announced as soon as its span and
-overlap are decoded. What is kept in memory is the audio of one chunk and a few blocks, whatever the recording.
+overlap are decoded. What is kept in memory is the audio of one chunk and a few blocks, whatever the recording. Where
+channels are kept apart, each has windows and (shorter) chunks of its own.
 
 Every key is deterministic and written once, so a planner that starts over finds what it wrote before.
 """
@@ -9,7 +10,8 @@ Every key is deterministic and written once, so a planner that starts over finds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -19,7 +21,7 @@ from consumer.audio.decode import Decoding, decode
 from consumer.audio.limits import RecordingLimits
 from consumer.audio.sniff import MediaType, sniff
 from consumer.audio.source import ReadAhead
-from consumer.core.chunks import ChunkPlanner, ChunkShape, PlanShape
+from consumer.core.chunks import LEAD, ChunkOrder, ChunkShape, PlanShape
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window, to_seconds
@@ -39,6 +41,8 @@ from consumer.work import ChunkPlanned, PlanFinished, PlanStarted, PlanWork, key
 
 SAMPLE_S: Final = 30.0
 """Speech that the language is detected on, in seconds: what Whisper looks at."""
+
+SAMPLE_BYTES: Final = int(SAMPLE_S * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE  # 960_000
 
 WindowsFor = Callable[[JobOptions], WindowPolicy]
 ForModel = Callable[[str | None], float]
@@ -82,10 +86,11 @@ class Plan:
         stat = self._pin(work.recording)
         source = ReadAhead(StoredRecording(self._store, stat))
         media = sniff(source)
-        with decode(source, media, self._limits) as decoding:
+        options = work.options
+        with decode(source, media, self._limits, track=options.track, by_channel=options.multichannel) as decoding:
             attempt.announce(_started(work, stat, decoding))
-            planning = self._planning(work, attempt, stat)
-            for samples in decoding.blocks():
+            planning = self._planning(work, attempt, stat, decoding.streams)
+            for samples in decoding.channels():
                 attempt.check()
                 planning.feed(samples)
             planning.finish()
@@ -128,69 +133,81 @@ class Plan:
                 bucket=bucket,
             )
 
-    def _planning(self, work: PlanWork, attempt: Attempt, stat: ObjectStat) -> Planning:
+    def _planning(self, work: PlanWork, attempt: Attempt, stat: ObjectStat, channels: int) -> Planning:
         model, asked_s = work.options.model, work.options.vad.max_window_s
         wanted = self._chunks.fit(
             min(self._max_window_s(model), asked_s or float("inf")),
             self._min_overlap_s(model),
+            channels,
         )
         writer = ChunkWriter(self._store, self._work_bucket, keys_of(work))
         shape = writer.agree(wanted.model_copy(update={"etag": stat.etag}))
         if shape.etag not in ("", stat.etag):
             raise _changed(stat.bucket, stat.key)
         vad = work.options.vad.model_copy(update={"max_window_s": shape.max_window_s})
-        policy = self._windows_for(work.options.model_copy(update={"vad": vad}))
-        return Planning(work, attempt, writer, shape.planner(), policy)
+        options = work.options.model_copy(update={"vad": vad})
+        order = ChunkOrder([shape.planner() for _ in range(channels)])
+        return Planning(work, attempt, writer, order, [self._windows_for(options) for _ in range(channels)])
 
 
 class Planning:
     """One recording on its way through: what is decoded and not stored yet, and what was found out so far."""
 
     def __init__(
-        self, work: PlanWork, attempt: Attempt, writer: ChunkWriter, planner: ChunkPlanner, policy: WindowPolicy
+        self,
+        work: PlanWork,
+        attempt: Attempt,
+        writer: ChunkWriter,
+        order: ChunkOrder,
+        policies: Sequence[WindowPolicy],
     ) -> None:
+        """One window policy for each channel."""
         self._work = work
         self._attempt = attempt
         self._writer = writer
-        self._planner = planner
-        self._policy = policy
-        self._pcm = PcmBuffer()
-        self._sample = LanguageSample()
+        self._order = order
+        self._policies = tuple(policies)
+        self._pcm = tuple(PcmBuffer() for _ in policies)
+        self._sample = LanguageSample(len(policies))
         self.chunks = 0
         self.windows = 0
         self.speech_samples = 0
 
     @property
     def samples(self) -> int:
-        return self._pcm.end
+        return self._pcm[0].end
 
     def feed(self, samples: NDArray[np.int16]) -> None:
-        self._pcm.append(samples)
-        decided = self._policy.feed(samples)
+        """Take the next samples, (channels, n_samples)."""
+        decided = []
+        for channel, policy in enumerate(self._policies):
+            self._pcm[channel].append(samples[channel])
+            decided.append(_of_channel(policy.feed(samples[channel]), channel))
         self._hear(decided)
-        self._store(self._planner.advance(decided, self._pcm.end))
+        self._store(self._order.advance(decided, self.samples))
 
     def finish(self) -> None:
-        decided = self._policy.finish()
+        decided = [_of_channel(policy.finish(), channel) for channel, policy in enumerate(self._policies)]
         self._hear(decided)
         if not self._sample.is_stored:
             self._sample.store(self._writer)
-        self._store(self._planner.finish(decided, self._pcm.end))
+        self._store(self._order.finish(decided, self.samples))
 
-    def _hear(self, decided: Decided) -> None:
+    def _hear(self, decided: Sequence[Decided]) -> None:
         """Count the windows, and keep the first of them for the detection of the language."""
-        for window in decided.windows:
+        for window in [window for one in decided for window in one.windows]:
             self.windows += 1
             self.speech_samples += window.span.length
-            self._sample.add(window, self._pcm)
-        if self._sample.is_full and not self._sample.is_stored:
+            self._sample.add(window, self._pcm[window.channel])
+        if not self._sample.is_stored and self._sample.is_full(min(one.upto for one in decided)):
             self._sample.store(self._writer)
 
     def _store(self, chunks: Iterator[Chunk]) -> None:
         for chunk in chunks:
             self._attempt.check()
-            self._writer.put(chunk, self._pcm)
-            self._pcm.drop_before(self._planner.start)
+            pcm = self._pcm[chunk.channel]
+            self._writer.put(chunk, pcm)
+            pcm.drop_before(max(chunk.span.end - LEAD, 0))
             self.chunks += 1
             self._attempt.announce(
                 ChunkPlanned(
@@ -260,26 +277,34 @@ class PcmBuffer:
 
 
 class LanguageSample:
-    """The first 30 s of speech of the recording, the same however it is cut into chunks."""
+    """The first 30 s of speech of the recording, the same however it is cut into chunks.
 
-    def __init__(self) -> None:
-        self._pcm = bytearray()
+    Windows of several channels are taken by their starts, then by channel. Kept are the first 30 s of each channel, as
+    it is not known yet which of them are the first of all.
+    """
+
+    def __init__(self, channels: int = 1) -> None:
+        self._room = [int(SAMPLE_S * SAMPLE_RATE_HZ)] * channels
+        self._heard: list[tuple[int, int, bytes]] = []
+        """(first sample, channel, sound) of each window."""
         self.is_stored = False
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._pcm) >= SAMPLE_S * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
+    def is_full(self, decided_upto: int) -> bool:
+        """Whether windows that start before that sample, of which no more come, are enough."""
+        sure = sum(len(sound) for start, _, sound in self._heard if start < decided_upto)
+        return sure >= SAMPLE_BYTES
 
     def add(self, window: Window, pcm: PcmBuffer) -> None:
-        room = int(SAMPLE_S * SAMPLE_RATE_HZ) - len(self._pcm) // BYTES_PER_SAMPLE
+        span, room = window.span, self._room[window.channel]
         if room > 0 and not self.is_stored:
-            span = window.span
-            self._pcm += pcm.slice(Span(span.start, min(span.end, span.start + room)))
+            sound = pcm.slice(Span(span.start, min(span.end, span.start + room)))
+            self._heard.append((span.start, window.channel, sound))
+            self._room[window.channel] -= len(sound) // BYTES_PER_SAMPLE
 
     def store(self, writer: ChunkWriter) -> None:
         """Empty when nothing was said: then there is no language to detect."""
-        writer.put_sample(bytes(self._pcm))
-        self._pcm.clear()
+        writer.put_sample(b"".join(sound for _, _, sound in sorted(self._heard))[:SAMPLE_BYTES])
+        self._heard.clear()
         self.is_stored = True
 
 
@@ -310,6 +335,13 @@ class StoredRecording:
             raise _missing(stat.bucket, stat.key) from exc
 
 
+def _of_channel(decided: Decided, channel: int) -> Decided:
+    """Window policies know of one channel only."""
+    if not channel:
+        return decided
+    return Decided(tuple(replace(window, channel=channel) for window in decided.windows), decided.upto)
+
+
 def _missing(bucket: str, key: str) -> MissingRecording:
     return MissingRecording(f"there is no recording {bucket}/{key} (any more); upload it, then send the job", key=key)
 
@@ -329,6 +361,7 @@ def _started(work: PlanWork, stat: ObjectStat, decoding: Decoding) -> PlanStarte
         version_id=stat.version_id,
         size_bytes=stat.size_bytes,
         duration_hint_s=decoding.facts.duration_hint_s,
+        streams=decoding.streams,
     )
 
 
@@ -344,6 +377,8 @@ def _facts(stat: ObjectStat, media: MediaType, decoding: Decoding, planning: Pla
         speech_s=to_seconds(planning.speech_samples),
         channels=decoding.facts.channels,
         sample_rate_hz=decoding.facts.sample_rate_hz,
+        track=decoding.facts.track,
+        tracks=decoding.facts.tracks,
     )
 
 

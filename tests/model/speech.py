@@ -112,11 +112,11 @@ class ModelPlan(Plan):
         attempt.announce(
             PlanStarted(job_id=work.job_id, run=work.run, epoch=work.epoch, etag=stat.etag, size_bytes=stat.size_bytes)
         )
-        planning = self._planning(work, attempt, stat)
+        planning = self._planning(work, attempt, stat, channels=1)
         source = StoredRecording(self._store, stat)
         for start in range(0, stat.size_bytes, BLOCK_BYTES):
             attempt.check()
-            planning.feed(np.frombuffer(source.read(start, BLOCK_BYTES), "<i2"))
+            planning.feed(np.frombuffer(source.read(start, BLOCK_BYTES), "<i2")[None])
             self._crash(work.job_id)
         planning.finish()
         return PlanFinished(
