@@ -67,6 +67,7 @@ def test_the_command_prints_lines_for_the_tool_of_kafka(
         "--operation Read --topic transcription.control",
         "--operation Write --topic transcription.job-events",
         "--operation Write --topic transcription.dead-letters",
+        "--operation Write --topic transcription.audit",
         "--operation Read --group whisperx-consumer.transcribe.chunk-work.high",
         "--operation Read --group whisperx-consumer.transcribe.chunk-work.normal",
         "--operation Read --group whisperx-consumer.transcribe.chunk-work.low",
