@@ -198,7 +198,7 @@ def _buckets(settings: Settings) -> Iterable[Finding]:
     if store.work_bucket == store.results_bucket:
         what = f"store.work_bucket and store.results_bucket are both {store.work_bucket}"
         yield warn("settings", what, "use two buckets: lifecycle rules for work must not reach results")
-    if store.work_bucket in settings.limits.allowed_buckets:
+    if store.work_bucket in {place.partition("/")[0] for place in settings.limits.allowed_buckets}:
         what = "limits.allowed_buckets names the work bucket: jobs could read the audio of other jobs"
         yield fail("settings", what, "take it off the list")
 
@@ -306,9 +306,10 @@ def store_checks(
 
 def _senders_buckets(store: ObjectStore, named: Iterable[str], key: str) -> Iterable[Finding]:
     """Asked for an object that is not there: reading is all that we may do, so that listing may be denied to us."""
-    for bucket in named:
+    for place in named:
+        bucket, _, prefix = place.partition("/")
         try:
-            store.stat(bucket, key)
+            store.stat(bucket, prefix + key)
         except MissingObject:
             continue
         except MissingBucket:

@@ -11,7 +11,7 @@ import binascii
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
@@ -266,11 +266,29 @@ class LimitSettings(Group):
     """Address space of the decoder process beyond its start, in bytes."""
     decoder_stall_s: float = Field(60.0, gt=0)
     """A decoder that gives nothing for this long, while its input is answered, is ended, in seconds."""
+    max_streams: int = Field(256, ge=1)
+    """Most tracks of any kind (sound, pictures, subtitles, attachments) in one recording."""
+    max_expansion: int = Field(3_000, ge=100)
+    """Bytes of samples per byte read, beyond the first 32 MiB; digital silence in FLAC comes to 1,500 at most."""
+    decoder_grace_s: float = Field(30.0, gt=0)
+    """What a decoder may work before it must have given sound for it, in seconds; also what it may be waited for."""
+    decoder_s_per_audio_s: float = Field(0.5, gt=0)
+    """And beyond that, seconds of work per second of sound. Ordinary formats need about a thousandth."""
     allowed_buckets: tuple[str, ...] = ()
-    """Buckets that jobs may name; empty: every bucket that the credentials can read, except the work bucket."""
+    """Buckets that jobs may name, or parts of them as bucket/prefix/ with a slash at the end; empty: every bucket that
+    the credentials can read. Never the work bucket."""
     may_delete_recordings: bool = False
     """Jobs may ask that their recording be deleted once they have completed (options.delete_recording). Off: such a job
     is refused with DELETION_NOT_ALLOWED."""
+
+    @field_validator("allowed_buckets")
+    @classmethod
+    def _prefixes_end(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        """Else "calls/team-a" would allow the recordings of team-abc too."""
+        for place in places:
+            if place.startswith("/") or ("/" in place and not place.endswith("/")):
+                raise ValueError("give a bucket as calls, or a part of one as calls/team-a/ with a slash at the end")
+        return places
 
 
 class ChunkSettings(Group):

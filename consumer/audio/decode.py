@@ -30,11 +30,21 @@ from numpy.typing import NDArray
 from consumer import errors
 from consumer.audio import protocol
 from consumer.audio.decoders import SHARED, Decoder, Decoders, NoDecoder
+from consumer.audio.effort import Effort
 from consumer.audio.limits import DecodeLimits
-from consumer.audio.protocol import BrokenProtocol, Confinement, Ending, Facts, Kind, Order
+from consumer.audio.protocol import (
+    MAX_REREAD,
+    REREAD_FREE_BYTES,
+    BrokenProtocol,
+    Confinement,
+    Ending,
+    Facts,
+    Kind,
+    Order,
+)
 from consumer.audio.sniff import MediaType
 from consumer.audio.source import RangeSource, ReadAhead
-from consumer.core.values import BYTES_PER_SAMPLE, to_seconds
+from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, to_seconds
 from consumer.events import Problem
 
 log = logging.getLogger(__name__)
@@ -42,16 +52,11 @@ log = logging.getLogger(__name__)
 Block = NDArray[np.int16]
 T = TypeVar("T")
 
-MAX_EXPANSION: Final = 5_000
-"""Bytes of samples per byte of the file. Speech at 6 kbit/s is 43, digital silence in FLAC about 1,200."""
-
-EXPANSION_FREE_BYTES: Final = 1 << 28  # 268_435_456 bytes = 2.3 hours
+EXPANSION_FREE_BYTES: Final = 1 << 25  # 33_554_432 bytes = 17 minutes
 """What any file may expand to, so that a short header does not count."""
 
-MAX_REREAD: Final = 20
-"""Times that a file may be fetched over: a container can point to the same bytes again and again."""
-
-REREAD_FREE_BYTES: Final = 1 << 26
+LOWEST_SAMPLE_RATE_HZ: Final = 1_000
+"""Below it there is no speech, and each sample becomes thousands."""
 
 START_S: Final = 30.0
 """What a decoder process gets at least to start in, on a busy machine."""
@@ -90,7 +95,9 @@ class Decoding:
         self._received_bytes = 0  # of each channel
         self._decoder = self._started(decoders, media, track)
         self._link = self._decoder.link
-        self._link.settimeout(max(limits.decoder_stall_s, START_S))
+        self._patience_s = max(limits.decoder_stall_s, START_S)
+        self._served_bytes = 0
+        self._effort = self._begun()
         self._facts: Facts | None = None
         self.warnings: tuple[Problem, ...] = ()
 
@@ -99,8 +106,9 @@ class Decoding:
         """What the container says of its sound track; waits for it the first time."""
         if self._facts is None:
             _tell_once(self._parsed(protocol.parse_confinement, self._expect(Kind.CONFINED)))
+            self._effort = self._begun()  # what it took to start is our affair
             self._facts = self._accepted(self._parsed(protocol.parse_facts, self._expect(Kind.FACTS)))
-            self._link.settimeout(self._limits.decoder_stall_s)
+            self._patience_s = self._limits.decoder_stall_s
         return self._facts
 
     @property
@@ -111,6 +119,10 @@ class Decoding:
     def streams(self) -> int:
         """Channels that come out."""
         return self.facts.channels if self._by_channel else 1
+
+    @property
+    def _audio_s(self) -> float:
+        return to_seconds(self._received_bytes // BYTES_PER_SAMPLE)
 
     def blocks(self) -> Iterator[Block]:
         """Samples as they are decoded, (n_samples,), of the only stream; raises what `channels` raises."""
@@ -148,11 +160,16 @@ class Decoding:
             _cpu_s(limits),
             track=track,
             by_channel=self._by_channel,
+            max_streams=limits.max_streams,
         )
         try:
             return decoders.start(order, START_S)
         except (NoDecoder, TimeoutError) as exc:
             raise self._crashed(f"before it began: {exc}") from exc
+
+    def _begun(self) -> Effort:
+        limits = self._limits
+        return Effort(self._decoder.process_id, limits.decoder_grace_s, limits.decoder_s_per_audio_s)
 
     # ── messages ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,16 +185,18 @@ class Decoding:
             kind, payload = self._receive()
             if kind is Kind.VERDICT:
                 raise self._refusal(protocol.parse_verdict(payload))
+            if excess := self._effort.excess(self._audio_s, self._served_bytes):
+                raise self._limit(excess)
             if kind is not Kind.READ:
                 return kind, payload
             self._serve(payload)
 
     def _receive(self) -> tuple[Kind, bytes]:
         try:
-            message = protocol.receive(self._link)
+            with self._effort.waiting():
+                message = protocol.receive(self._link, self._patience_s)
         except TimeoutError as exc:
-            stall_s = self._limits.decoder_stall_s
-            raise self._limit(f"nothing came from its decoder for {stall_s:g} s") from exc
+            raise self._limit(f"nothing came from its decoder for {self._patience_s:g} s") from exc
         except BrokenProtocol as exc:
             raise self._crashed(str(exc)) from exc
         except ConnectionError as exc:
@@ -191,9 +210,12 @@ class Decoding:
         if length > protocol.MAX_FRAME_BYTES:
             raise self._crashed(f"it asked for {length} bytes at once")
         data = self._source.read(offset, length)
-        if self._source.fetched_bytes > self._source.size_bytes * MAX_REREAD + REREAD_FREE_BYTES:
+        read_bytes = max(self._source.fetched_bytes, self._served_bytes)
+        if read_bytes > self._source.size_bytes * MAX_REREAD + REREAD_FREE_BYTES:
             raise self._limit(f"it would be read more than {MAX_REREAD} times over")
+        self._served_bytes += len(data)
         try:
+            self._link.settimeout(self._patience_s)
             protocol.send(self._link, Kind.DATA, data)
         except TimeoutError as exc:
             raise self._limit("its decoder does not take the bytes that it asked for") from exc
@@ -208,18 +230,25 @@ class Decoding:
             raise self._unsupported(f"{facts.channels} channels (1 to {limits.max_channels} are taken)")
         if self._by_channel and facts.channels > limits.max_transcribed_channels:
             raise self._too_many_channels(facts.channels)
-        if not 0 < facts.sample_rate_hz <= limits.max_sample_rate_hz:
-            raise self._unsupported(f"{facts.sample_rate_hz} Hz (at most {limits.max_sample_rate_hz} are taken)")
-        if facts.hint_is_exact and (facts.duration_hint_s or 0) > limits.max_duration_s:
-            raise self._too_long(facts.duration_hint_s or 0)
+        if not LOWEST_SAMPLE_RATE_HZ <= facts.sample_rate_hz <= limits.max_sample_rate_hz:
+            taken = f"{LOWEST_SAMPLE_RATE_HZ} to {limits.max_sample_rate_hz} are taken"
+            raise self._unsupported(f"{facts.sample_rate_hz} Hz ({taken})")
+        announced_s = facts.duration_hint_s if facts.hint_is_exact else None
+        if announced_s is not None:
+            if announced_s > limits.max_duration_s:
+                raise self._too_long(announced_s)
+            self._check_expansion(announced_s * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE, self._source.size_bytes)
         return facts
 
     def _check_length(self) -> None:
-        duration_s = to_seconds(self._received_bytes // BYTES_PER_SAMPLE)
-        if duration_s > self._limits.max_duration_s:
-            raise self._too_long(duration_s)
-        if self._received_bytes > max(EXPANSION_FREE_BYTES, self._source.size_bytes * MAX_EXPANSION):
-            raise self._limit(f"it expands to more than {MAX_EXPANSION} times its size")
+        if self._audio_s > self._limits.max_duration_s:
+            raise self._too_long(self._audio_s)
+        self._check_expansion(self._received_bytes, min(self._served_bytes, self._source.size_bytes))
+
+    def _check_expansion(self, samples_bytes: float, of_bytes: int) -> None:
+        most = self._limits.max_expansion
+        if samples_bytes > max(EXPANSION_FREE_BYTES, of_bytes * most):
+            raise self._limit(f"it expands to more than {most} times its size")
 
     def _finish(self, ending: Ending) -> None:
         name = self._source.name

@@ -33,7 +33,10 @@ from consumer.audio.chained import next_link
 from consumer.audio.confine import confine
 from consumer.audio.protocol import (
     MAX_FRAME_BYTES,
+    MAX_REREAD,
+    MAX_STREAMS,
     PCM_BLOCK_BYTES,
+    REREAD_FREE_BYTES,
     Confinement,
     Ending,
     Facts,
@@ -50,7 +53,19 @@ from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 DECODERS = (
     *("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_latm", "alac", "flac", "vorbis", "opus"),
-    *("libopus", "libvorbis", "ac3", "eac3", "amrnb", "amrwb", "adpcm_ms", "adpcm_ima_wav", "adpcm_ima_qt", "gsm_ms"),
+    *(
+        "libopus",
+        "libvorbis",
+        "ac3",
+        "eac3",
+        "amrnb",
+        "amrwb",
+        "adpcm_ms",
+        "adpcm_ima_wav",
+        "adpcm_ima_qt",
+        "g722",
+        "gsm_ms",
+    ),
     *("pcm_u8", "pcm_s8", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_s32be", "pcm_s64le"),
     *("pcm_f32le", "pcm_f32be", "pcm_f64le", "pcm_f64be", "pcm_alaw", "pcm_mulaw"),
 )
@@ -118,12 +133,21 @@ class ServedFile:
         return True
 
 
-def open_container(file: BinaryIO | ServedFile, demuxer: str) -> InputContainer:
+def open_container(file: BinaryIO | ServedFile, demuxer: str, max_streams: int = MAX_STREAMS) -> InputContainer:
+    """Nothing but this file is opened, whatever it refers to, with nothing but this demuxer."""
     options = {"codec_whitelist": ",".join(DECODERS), "protocol_whitelist": "none", "format_whitelist": demuxer}
+    options["max_streams"] = str(max_streams + 1)  # time to open grows with the square of their number
     try:
-        return av.open(file, "r", format=demuxer, container_options=options)
+        container = av.open(file, "r", format=demuxer, container_options=options, metadata_errors="replace")
+    except MemoryError as exc:  # FFmpeg says the same to both
+        reason = f"it has more than {max_streams} tracks, or cannot be opened in the memory that there is"
+        raise CannotDecode("DecoderLimit", reason) from exc
     except (av.error.FFmpegError, EOFError, ValueError) as exc:
-        raise CannotDecode("UnreadableAudio", f"no {demuxer} container: {exc}") from exc
+        raise CannotDecode("UnreadableAudio", f"no {demuxer} container: {_said(exc)}") from exc
+    if len(container.streams) > max_streams:
+        container.close()
+        raise CannotDecode("DecoderLimit", f"it has more than {max_streams} tracks")
+    return container
 
 
 def choose_stream(container: InputContainer, track: int | None = None) -> AudioStream:
@@ -133,6 +157,8 @@ def choose_stream(container: InputContainer, track: int | None = None) -> AudioS
         has = "1 sound track, number 0" if len(tracks) == 1 else f"{len(tracks)} sound tracks, 0 to {len(tracks) - 1}"
         raise CannotDecode("MissingTrack", f"it has {has}")
     stream = tracks[track] if track is not None and tracks else container.streams.best("audio")
+    if stream is None and tracks:  # what FFmpeg cannot count, such as 10,000 of them, is 0 to it
+        raise CannotDecode("UnsupportedMedia", "its sound has no channels or no sample rate, or too many to decode")
     if not isinstance(stream, AudioStream):
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no track at all"
         raise CannotDecode("NoSoundTrack", f"it holds {kinds}")
@@ -269,6 +295,7 @@ class Decoding:
         self._damaged = 0
         self._damaged_in_a_row = 0
         self._broken_off: str | None = None
+        self._left_bytes = container.size * MAX_REREAD + REREAD_FREE_BYTES  # over all links of a chain
         self._sent_bytes = 0
 
     def pcm(self) -> Iterator[bytes]:
@@ -326,6 +353,9 @@ class Decoding:
     def _packets_of_link(self) -> Iterator[av.Packet[AudioStream]]:
         try:
             for packet in self._container.demux(self._stream):
+                self._left_bytes -= packet.size
+                if self._left_bytes < 0:  # from within FFmpeg's buffer, so that nobody else sees it
+                    raise CannotDecode("DecoderLimit", f"it gives its own bytes more than {MAX_REREAD} times over")
                 self._last_packet_at = packet.pos or self._last_packet_at
                 yield packet
         except av.error.PatchWelcomeError:
@@ -333,7 +363,7 @@ class Decoding:
         except (av.error.FFmpegError, EOFError) as exc:
             if isinstance(exc, MemoryError):
                 raise
-            self._broken_off = f"reading stopped: {exc}"
+            self._broken_off = f"reading stopped: {_said(exc)}"
 
     def _skip(self, exc: av.error.FFmpegError) -> None:
         if isinstance(exc, MemoryError):
@@ -341,7 +371,14 @@ class Decoding:
         self._damaged += 1
         self._damaged_in_a_row += 1
         if self._damaged_in_a_row > MAX_DAMAGED_IN_A_ROW:
-            raise CannotDecode("UnreadableAudio", f"{self._damaged_in_a_row} packets in a row are damaged: {exc}")
+            raise CannotDecode(
+                "UnreadableAudio", f"{self._damaged_in_a_row} packets in a row are damaged: {_said(exc)}"
+            )
+
+
+def _said(error: Exception) -> str:
+    """FFmpeg's sentence without its number, and without the name that our file does not have."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def decode(link: socket.socket, order: Order) -> None:
@@ -349,7 +386,7 @@ def decode(link: socket.socket, order: Order) -> None:
     file = ServedFile(link, order.size_bytes)
     missing_bytes = (announced_end(file.read(HEAD_BYTES)) or 0) - order.size_bytes
     file.seek(0)
-    with open_container(file, order.demuxer) as container:
+    with open_container(file, order.demuxer, order.max_streams) as container:
         stream = choose_stream(container, order.track)
         facts = facts_of(container, stream, order.size_bytes)
         send_json(link, Kind.FACTS, facts)
@@ -374,7 +411,7 @@ class Links:
             return None
         self._file = self._file.behind(start)
         try:
-            container = open_container(self._file, self._order.demuxer)
+            container = open_container(self._file, self._order.demuxer, self._order.max_streams)
             return container, choose_stream(container, self._order.track)
         except CannotDecode:
             return None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import time
 from dataclasses import asdict, dataclass
 from enum import IntEnum
 from typing import Any
@@ -26,6 +27,14 @@ PCM_BLOCK_BYTES = 1 << 16  # 65_536 bytes = 2.05 s
 """Samples are gathered to about this size before they are sent; a message holds whole frames of all channels."""
 
 MAX_ORDER_BYTES = 1 << 12
+
+MAX_STREAMS = 1_000
+"""Tracks of one file that FFmpeg takes by itself."""
+
+MAX_REREAD = 20
+"""Times that a file may be read over: a container can point to the same bytes again and again."""
+
+REREAD_FREE_BYTES = 1 << 26
 
 NUMBER = struct.Struct("!i")
 """What a keeper sends, twice: the decoder's process id, and later its exit code, negative for a signal."""
@@ -62,6 +71,7 @@ class Order:
     cpu_s: int
     track: int | None = None
     by_channel: bool = False
+    max_streams: int = MAX_STREAMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +141,30 @@ def send_read(link: socket.socket, offset: int, length: int) -> None:
     send(link, Kind.READ, _READ.pack(offset, length))
 
 
-def receive(link: socket.socket) -> tuple[Kind, bytes] | None:
-    """The next frame; None when the other side is gone. Raises BrokenProtocol, or TimeoutError if the link has one."""
-    head = _receive_exactly(link, _HEAD.size)
+def receive(link: socket.socket, within_s: float | None = None) -> tuple[Kind, bytes] | None:
+    """The next frame; None when the other side is gone.
+
+    Raises BrokenProtocol, and TimeoutError when all of it is not there in time, however it trickles in.
+    """
+    until_s = None if within_s is None else time.monotonic() + within_s
+    head = _receive_exactly(link, _HEAD.size, until_s)
     if head is None:
         return None
     number, length = _HEAD.unpack(head)
     if length > MAX_FRAME_BYTES:
         raise BrokenProtocol(f"a frame of {length} bytes")
-    payload = _receive_exactly(link, length)
+    payload = _receive_exactly(link, length, until_s)
     try:
         return None if payload is None else (Kind(number), payload)
     except ValueError as exc:
         raise BrokenProtocol(f"a frame of kind {number}") from exc
 
 
-def _receive_exactly(link: socket.socket, length: int) -> bytes | None:
+def _receive_exactly(link: socket.socket, length: int, until_s: float | None) -> bytes | None:
     parts: list[bytes] = []
     while length > 0:
+        if until_s is not None:
+            link.settimeout(max(until_s - time.monotonic(), 0.001))
         part = link.recv(min(length, 1 << 18))
         if not part:
             return None

@@ -106,7 +106,7 @@ class Plan:
 
     def _pin(self, ref: RecordingRef) -> ObjectStat:
         """What is read from now on, checked against the limits before a byte is read."""
-        self._check_bucket(ref.bucket)
+        self._check_place(ref.bucket, ref.key)
         try:
             stat = self._store.stat(ref.bucket, ref.key, ref.version_id)
         except MissingObject as exc:
@@ -125,12 +125,14 @@ class Plan:
             )
         return stat
 
-    def _check_bucket(self, bucket: str) -> None:
+    def _check_place(self, bucket: str, key: str) -> None:
         allowed = self._limits.allowed_buckets
-        if bucket == self._work_bucket or (allowed and bucket not in allowed):
+        if bucket == self._work_bucket or (allowed and not any(_is_in(place, bucket, key) for place in allowed)):
             raise AccessDenied(
-                f"jobs may not read bucket {bucket}; put the recording into another one or allow it in the settings",
+                f"jobs may not read {bucket}/{key}; put the recording into another place or allow it in the settings "
+                "(limits.allowed_buckets)",
                 bucket=bucket,
+                key=key,
             )
 
     def _planning(self, work: PlanWork, attempt: Attempt, stat: ObjectStat, channels: int) -> Planning:
@@ -340,6 +342,11 @@ def _of_channel(decided: Decided, channel: int) -> Decided:
     if not channel:
         return decided
     return Decided(tuple(replace(window, channel=channel) for window in decided.windows), decided.upto)
+
+
+def _is_in(place: str, bucket: str, key: str) -> bool:
+    """_is_in("calls/team-a/", "calls", "team-a/1.wav") -> True; without a slash a place is a whole bucket."""
+    return f"{bucket}/{key}".startswith(place) if "/" in place else bucket == place
 
 
 def _missing(bucket: str, key: str) -> MissingRecording:

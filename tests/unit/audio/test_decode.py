@@ -152,9 +152,8 @@ class TestAFileIsRefused:
 
     def test_when_it_expands_beyond_measure(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(decode_module, "EXPANSION_FREE_BYTES", 1 << 20)
-        monkeypatch.setattr(decode_module, "MAX_EXPANSION", 100)
         with pytest.raises(DecoderLimit, match="expands"):
-            decode_all(media.encode(media.silence(600), 16_000, "flac", "flac"))
+            decode_all(media.encode(media.silence(600), 16_000, "flac", "flac"), LimitSettings(max_expansion=100))
 
     def test_when_it_makes_us_read_it_over_and_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(decode_module, "REREAD_FREE_BYTES", -(1 << 40))
