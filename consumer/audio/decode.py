@@ -81,7 +81,7 @@ class Decoding:
 
     def __init__(
         self,
-        source: RangeSource,
+        source: ReadAhead,
         media: MediaType,
         limits: DecodeLimits,
         decoders: Decoders,
@@ -89,7 +89,7 @@ class Decoding:
         *,
         by_channel: bool = False,
     ) -> None:
-        self._source = source if isinstance(source, ReadAhead) else ReadAhead(source)
+        self._source = source
         self._limits = limits
         self._by_channel = by_channel
         self._received_bytes = 0  # of each channel
@@ -332,12 +332,12 @@ def decode(
     UnsupportedMedia (a codec, channels or a rate that we do not take), NoSoundTrack, MissingTrack, TooManyChannels (to
     be kept apart), DecoderLimit, RecordingTooLong (by the header), DecoderCrashed, and what the source raises.
     """
-    decoding = Decoding(source, media, limits, decoders, track, by_channel=by_channel)
-    try:
+    with contextlib.ExitStack() as open_here:
+        ahead = source if isinstance(source, ReadAhead) else open_here.enter_context(ReadAhead(source))
+        decoding = Decoding(ahead, media, limits, decoders, track, by_channel=by_channel)
+        open_here.callback(decoding.close)
         _ = decoding.facts
         yield decoding
-    finally:
-        decoding.close()
 
 
 @functools.cache

@@ -9,7 +9,6 @@ Every key is deterministic and written once, so a planner that starts over finds
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
@@ -21,9 +20,7 @@ from consumer.audio.decode import Decoding, decode
 from consumer.audio.limits import RecordingLimits
 from consumer.audio.sniff import MediaType, sniff
 from consumer.audio.source import ReadAhead
-from consumer.core.chunks import LEAD, ChunkOrder, ChunkShape, PlanShape
-from consumer.core.layout import RunKeys
-from consumer.core.manifest import ChunkPlan
+from consumer.core.chunks import LEAD, ChunkOrder, ChunkShape
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window, to_seconds
 from consumer.core.windows import Decided, WindowPolicy
 from consumer.errors import (
@@ -36,6 +33,7 @@ from consumer.errors import (
     RecordingTooLarge,
 )
 from consumer.events import JobOptions, Problem, RecordingFacts, RecordingRef
+from consumer.functions.chunk_audio import ChunkWriter, PcmBuffer
 from consumer.ports import Attempt, ObjectStat, ObjectStore
 from consumer.work import ChunkPlanned, PlanFinished, PlanStarted, PlanWork, keys_of
 
@@ -84,7 +82,12 @@ class Plan:
         """
         started_s = self._clock()
         stat = self._pin(work.recording)
-        source = ReadAhead(StoredRecording(self._store, stat))
+        with ReadAhead(StoredRecording(self._store, stat)) as source:
+            return self._planned(work, attempt, stat, source, started_s)
+
+    def _planned(
+        self, work: PlanWork, attempt: Attempt, stat: ObjectStat, source: ReadAhead, started_s: float
+    ) -> PlanFinished:
         media = sniff(source)
         options = work.options
         with decode(source, media, self._limits, track=options.track, by_channel=options.multichannel) as decoding:
@@ -223,59 +226,6 @@ class Planning:
                     sample_ready=self._sample.is_stored,
                 )
             )
-
-
-class ChunkWriter:
-    """Puts what the transcriber reads into the work bucket. What is there stands: it came from the same bytes."""
-
-    def __init__(self, store: ObjectStore, bucket: str, keys: RunKeys) -> None:
-        self._store = store
-        self._bucket = bucket
-        self._keys = keys
-
-    def agree(self, wanted: PlanShape) -> PlanShape:
-        """The shape of this run: ours, or that of a planner before us, whose settings may have been others."""
-        data = wanted.model_dump_json().encode()
-        if self._store.put_new(self._bucket, self._keys.plan_shape, data, "application/json").created:
-            return wanted
-        return PlanShape.model_validate_json(self._store.get(self._bucket, self._keys.plan_shape))
-
-    def put(self, chunk: Chunk, pcm: PcmBuffer) -> None:
-        """The audio first: a plan that is there always finds its audio."""
-        audio = pcm.slice(chunk.audio)
-        plan = ChunkPlan.of(chunk, hashlib.sha256(audio).hexdigest(), chunk.audio.end if chunk.is_last else None)
-        self._store.put_new(self._bucket, self._keys.chunk_audio(chunk.index), audio)
-        self._store.put_new(
-            self._bucket, self._keys.chunk_plan(chunk.index), plan.model_dump_json().encode(), "application/json"
-        )
-
-    def put_sample(self, pcm: bytes) -> None:
-        self._store.put_new(self._bucket, self._keys.language_sample, pcm)
-
-
-class PcmBuffer:
-    """The samples that are decoded and still needed, as bytes. Spans are counted from the start of the recording."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._start = 0
-        self.end = 0
-
-    def append(self, samples: NDArray[np.int16]) -> None:
-        self._bytes += samples.astype("<i2", copy=False).data
-        self.end += len(samples)
-
-    def slice(self, span: Span) -> bytes:
-        with memoryview(self._bytes) as view:
-            return bytes(view[self._at(span.start) : self._at(span.end)])
-
-    def drop_before(self, sample: int) -> None:
-        """Forget what comes before; a bytearray gives up its front without copying the rest."""
-        del self._bytes[: self._at(sample)]
-        self._start = max(self._start, sample)
-
-    def _at(self, sample: int) -> int:
-        return max(sample - self._start, 0) * BYTES_PER_SAMPLE
 
 
 class LanguageSample:

@@ -14,7 +14,8 @@ from consumer.core.windows import Decided, VoiceShape, WindowPolicy, Windows
 from consumer.errors import MissingTrack, TooManyChannels
 from consumer.events import JobOptions
 from consumer.functions import plan as plan_module
-from consumer.functions.plan import LanguageSample, PcmBuffer
+from consumer.functions.chunk_audio import PcmBuffer
+from consumer.functions.plan import LanguageSample
 from consumer.settings import LimitSettings
 from consumer.work import ChunkPlanned, PlanFinished
 from tests import media
