@@ -26,8 +26,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import made_up_talk as talk
-from benchmarks.planner_memory import KIB, FolderStore, WatchingAttempt, peak_bytes
+from benchmarks.resident import KIB, peak_bytes
 from benchmarks.speaker_errors import error_rates
+from benchmarks.surroundings import Alone, FolderStore
 from consumer.core import checkpoint
 from consumer.core.layout import RunKeys
 from consumer.core.speech import Activity, ChunkSpeech, Diarization, Segment, Turn, Word
@@ -147,7 +148,7 @@ def measure(folder: Path, hours: float, chunks: int) -> dict[str, Any]:
     loaded = resident_bytes()
     assemble = Assemble(Folder(folder), "work", "results", engine, 0, clock=time.monotonic)
     started_s = time.monotonic()
-    finished = assemble(_work(hours, chunks), WatchingAttempt())
+    finished = assemble(_work(hours, chunks), Alone())
     return {
         "assemble_s": round(time.monotonic() - started_s, 1),
         "reduce_s": round(engine.reduce_s, 1),
