@@ -6,8 +6,10 @@ UV_VERSION := 0.9
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 PYTHON := .venv/bin/python
 STAMP := .venv/.installed
+# Two test processes keep two cores busy; more wait for each other's brokers.
+TEST_PROCESSES ?= 2
 
-.PHONY: help install demo model test test-unit chaos lint format servers image demo-models clean
+.PHONY: help install demo model test test-unit chaos campaign kills outage lint format servers image demo-models clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -24,7 +26,8 @@ demo: $(STAMP) ## Transcribe a conversation with everything embedded: no server,
 	$(PYTHON) -m consumer transcribe demo/recordings/conversation-90s.flac --chunk-length 30
 
 test: $(STAMP) ## Run all tests; those that need a server that cannot be had here are skipped with a reason
-	$(PYTHON) -m pytest
+	@status=0; $(PYTHON) -m pytest -m "not alone" -n $(TEST_PROCESSES) --dist loadfile || status=$$?; \
+	$(PYTHON) -m pytest -m alone || status=$$?; exit $$status
 
 test-unit: $(STAMP) ## Run the fast tests only
 	$(PYTHON) -m pytest tests/unit -m "not models and not servers"

@@ -1,177 +1,68 @@
 """Does the planner's memory grow with the recording? Promise P5: 5 GB take at most 100 MB more than 5 MB.
 
-    python -m benchmarks.planner_memory                  # 3 and 30 minutes
-    python -m benchmarks.planner_memory --minutes 30     # 30 and 300 minutes
+    python -m benchmarks.planner_memory                    # each kind at 5 MB and at full size: about half an hour
+    python -m benchmarks.planner_memory --quick            # at 5 and 100 MB
+    python -m benchmarks.planner_memory --only wav mkv --output figures.json
 
-Each recording is a WAV of the demo conversation over and over, planned in a process of its own from a store on disk.
-Prints JSON: the peak resident memory of the planning process and of its decoder, in bytes, and the differences.
+A WAV of 43 hours, videos of 5 GB with two hours of sound (Matroska, and MP4 with its index at the end), an MP3 of
+500 MB and an M4A of 500 MB with its index at the end, all out of the demo conversation. Each is planned in a process
+of its own from a MinIO that is started for this run, into which the chunks go too; needs up to 16 GB of disk.
+
+Prints JSON: resident memory of the planning process and of the largest of its decoder processes over time, the
+growth from small to large, and the slope: what the line through the last three quarters of a run gains over all of it.
 """
-
-# ruff: noqa: ARG002  (the store has the shape of the port, and needs less)
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import os
 import tempfile
-import threading
 import time
-import wave
-from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-from consumer.audio.decode import decode
+from benchmarks.made_recordings import WRITERS, WavStream
+from benchmarks.resident import Measured, measured
+from benchmarks.surroundings import Alone
+from consumer.adapters.object_store import S3Store
 from consumer.audio.policies import WindowPolicies
-from consumer.audio.sniff import sniff
 from consumer.audio.vad_whisperx import FrameScorer
 from consumer.core.chunks import ChunkShape
-from consumer.errors import MissingObject
-from consumer.events import Event, JobOptions, RecordingRef
+from consumer.events import JobOptions, RecordingRef
 from consumer.functions.plan import Plan
-from consumer.ports import ObjectStat, PutOutcome
-from consumer.settings import ChunkSettings, LimitSettings
+from consumer.settings import ChunkSettings, LimitSettings, StoreSettings
 from consumer.work import PlanWork
+from tests.servers.minio import Minio, own_minio
 
-VOICE = Path(__file__).parents[1] / "demo" / "recordings" / "conversation-90s.flac"
-BUCKET, KEY, WORK_BUCKET = "recordings", "talk.wav", "transcription-work"
-KIB = 1024
-
-
-class FolderStore:
-    """Objects as files in a folder, so that nothing of them is in memory."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def stat(self, bucket: str, key: str, version_id: str | None = None) -> ObjectStat:
-        path = self._path(bucket, key)
-        if not path.is_file():
-            raise MissingObject(f"no object {bucket}/{key}")
-        return ObjectStat(bucket, key, path.stat().st_size, "the-only-one", version_id)
-
-    def read_range(
-        self, bucket: str, key: str, start: int, length: int, *, etag: str | None = None, version_id: str | None = None
-    ) -> bytes:
-        with self._path(bucket, key).open("rb") as file:
-            file.seek(start)
-            return file.read(length)
-
-    def get(self, bucket: str, key: str, *, etag: str | None = None, version_id: str | None = None) -> bytes:
-        return self._path(bucket, key).read_bytes()
-
-    def put_new(self, bucket: str, key: str, data: bytes, content_type: str = "") -> PutOutcome:
-        path = self._path(bucket, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
-            file.write(data)
-        return PutOutcome(True, "new")
-
-    put = put_new
-
-    def stream(self, bucket: str, key: str, *, block_bytes: int = 1 << 20) -> Iterator[bytes]:
-        raise NotImplementedError("the planner reads ranges")
-
-    def upload(self, bucket: str, key: str, source: BinaryIO, content_type: str = "") -> ObjectStat:
-        raise NotImplementedError("the planner puts whole chunks")
-
-    def list_keys(self, bucket: str, prefix: str) -> Iterator[str]:
-        raise NotImplementedError("the planner lists nothing")
-
-    def delete(self, bucket: str, keys: Iterable[str]) -> int:
-        raise NotImplementedError("the planner deletes nothing")
-
-    def bucket_exists(self, bucket: str) -> bool:
-        return True
-
-    def make_bucket(self, bucket: str) -> None:
-        raise NotImplementedError("the planner makes no bucket")
-
-    def _path(self, bucket: str, key: str) -> Path:
-        return self._folder / bucket / key
+BUCKET, WORK_BUCKET = "recordings", "transcription-work"
+SMALL_BYTES = 5_000_000
+FULL_BYTES = {"wav": 5_000_000_000, "mkv": 5_000_000_000, "mp4": 5_000_000_000, "mp3": 500_000_000, "m4a": 500_000_000}
+QUICK_BYTES = 100_000_000
 
 
-class WatchingAttempt:
-    """Looks at the decoder whenever the planner asks whether to go on: after every block of samples.
-
-    (What the kernel adds up for children when they end counts the fork of the planner as theirs.)
-    """
-
-    number = 1
-
-    def __init__(self) -> None:
-        self.decoder_peak_bytes = 0
-
-    def announce(self, *events: Event) -> None:
-        pass
-
-    def report(self, event: Event) -> None:
-        pass
-
-    def check(self) -> None:
-        for child in Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split():
-            self.decoder_peak_bytes = max(self.decoder_peak_bytes, peak_bytes(Path("/proc", child, "status")))
-
-
-def peak_bytes(status: Path) -> int:
-    """VmHWM: the most memory that was resident at once."""
-    lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(lines[0].split()[1]) * KIB if lines else 0
-
-
-def write_recording(path: Path, minutes: float) -> None:
-    """A WAV of at least so many minutes, written piece by piece."""
-    path.parent.mkdir(parents=True)
-    voice = b"".join(voice_blocks())
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(16_000)
-        for _ in range(int(minutes * 60 * 16_000 * 2 / len(voice)) + 1):
-            file.writeframes(voice)
-
-
-def voice_blocks() -> Iterator[bytes]:
-    store = FolderStore(VOICE.parents[1])
-    source = _Source(store, VOICE.parent.name, VOICE.name)
-    with decode(source, sniff(source), LimitSettings()) as decoding:
-        yield from (block.tobytes() for block in decoding.blocks())
-
-
-class _Source:
-    def __init__(self, store: FolderStore, bucket: str, key: str) -> None:
-        self._store, self._bucket, self._key = store, bucket, key
-        self.name, self.size_bytes = key, store.stat(bucket, key).size_bytes
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self._store.read_range(self._bucket, self._key, offset, length)
-
-
-def measure(folder: Path) -> dict[str, float]:
-    """Plan the recording in `folder`, in this process, and say what it took."""
+def plan(key: str, max_window_s: float = 30.0) -> dict[str, float]:
+    """Plan one recording, in this process, and say what it was."""
     settings = ChunkSettings()
-    plan = Plan(
-        FolderStore(folder),
+    planner = Plan(
+        S3Store.of(StoreSettings.model_validate_json(os.environ["BENCHMARK_STORE"])),
         WORK_BUCKET,
         ChunkShape(settings.length_s, settings.overlap_s, settings.max_bytes),
         LimitSettings(),
         WindowPolicies("silero", scorer=_no_scorer),
-        max_window_s=lambda _: 30.0,
+        max_window_s=lambda _: max_window_s,
         min_overlap_s=lambda _: 10.0,
         clock=time.monotonic,
     )
-    recording = RecordingRef(bucket=BUCKET, key=KEY)
-    attempt = WatchingAttempt()
-    finished = plan(PlanWork(job_id="memory", run=1, epoch=1, recording=recording, options=JobOptions()), attempt)
+    recording = RecordingRef(bucket=BUCKET, key=key)
+    work = PlanWork(job_id=key.replace(".", "-"), run=1, epoch=1, recording=recording, options=JobOptions())
+    finished = planner(work, Alone())
     return {
         "recording_bytes": finished.recording.size_bytes,
         "recording_s": finished.recording.duration_s,
         "chunks": finished.chunks_total,
         "plan_s": round(finished.plan_s, 2),
-        "planner_peak_bytes": peak_bytes(Path("/proc/self/status")),
-        "decoder_peak_bytes": attempt.decoder_peak_bytes,
     }
 
 
@@ -179,28 +70,73 @@ def _no_scorer() -> FrameScorer:
     raise AssertionError("the silero policy needs no scorer")
 
 
-def measure_apart(minutes: float) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        write_recording(Path(folder, BUCKET, KEY), minutes)
-        command = [sys.executable, "-m", "benchmarks.planner_memory", "--measure", folder]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-    result: dict[str, float] = json.loads(done.stdout)
-    return result
+def settings_of(minio: Minio) -> StoreSettings:
+    return StoreSettings(
+        endpoint=minio.endpoint, access_key=minio.access_key, secret_key=minio.secret_key, secure=minio.secure
+    )
+
+
+def environment_of(minio: Minio) -> dict[str, str]:
+    """The keys are those of a server that lives for this run."""
+    store = {"endpoint": minio.endpoint, "access_key": minio.access_key, "secret_key": minio.secret_key}
+    return {"BENCHMARK_STORE": json.dumps({**store, "secure": minio.secure})}
+
+
+def put_recording(store: S3Store, kind: str, key: str, size_bytes: int, folder: Path) -> None:
+    """A WAV goes into the store while it is made; the others are written first, because their writers go back."""
+    if kind == "wav":
+        store.upload(BUCKET, key, WavStream(size_bytes))  # type: ignore[arg-type]  # read() is all that is asked of it
+        return
+    path = folder / key
+    try:
+        WRITERS[kind](path, size_bytes)
+        with path.open("rb") as file:
+            store.upload(BUCKET, key, file)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def measure(kind: str, size_bytes: int, folder: Path) -> dict[str, Any]:
+    """In a store of its own, so that the disk holds one recording at a time."""
+    with ExitStack() as open_here:
+        inside = Path(open_here.enter_context(tempfile.TemporaryDirectory(dir=folder)))
+        minio = open_here.enter_context(own_minio(inside))
+        store = S3Store.of(settings_of(minio))
+        for bucket in (BUCKET, WORK_BUCKET):
+            store.make_bucket(bucket)
+        key = f"talk.{kind}"
+        put_recording(store, kind, key, size_bytes, inside)
+        command = ["-m", "benchmarks.planner_memory", "--measure", key]
+        return figures(measured(command, environment_of(minio)))
+
+
+def figures(found: Measured) -> dict[str, Any]:
+    return {**found.answer, "planner": found.own.figures(), "decoder": found.children.figures()}
+
+
+def compared(kind: str, large_bytes: int, folder: Path) -> dict[str, Any]:
+    small, large = measure(kind, SMALL_BYTES, folder), measure(kind, large_bytes, folder)
+    growth = {part: large[part]["peak_bytes"] - small[part]["peak_bytes"] for part in ("planner", "decoder")}
+    return {"small": small, "large": large, "growth_bytes": growth}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--minutes", type=float, default=3.0, help="length of the short recording; the long is ten times"
-    )
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=FULL_BYTES, default=list(FULL_BYTES), help="kinds of recordings")
+    parser.add_argument("--quick", action="store_true", help="100 MB instead of the full size")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="where there is room")
+    parser.add_argument("--output", type=Path, help="file for the JSON, written after each kind")
+    parser.add_argument("--measure", metavar="KEY", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure)))
+        print(json.dumps(plan(arguments.measure)))
         return
-    short, long = measure_apart(arguments.minutes), measure_apart(arguments.minutes * 10)
-    growth = {part: int(long[f"{part}_peak_bytes"] - short[f"{part}_peak_bytes"]) for part in ("planner", "decoder")}
-    print(json.dumps({"short": short, "long": long, "growth_bytes": growth}, indent=2))
+    results: dict[str, Any] = {}
+    for kind in arguments.only:
+        results[kind] = compared(kind, QUICK_BYTES if arguments.quick else FULL_BYTES[kind], arguments.folder)
+        if arguments.output:
+            arguments.output.write_text(json.dumps(results) + "\n")
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

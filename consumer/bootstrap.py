@@ -14,7 +14,7 @@ from enum import StrEnum
 from importlib import metadata
 from typing import TYPE_CHECKING, Protocol
 
-from consumer import broker
+from consumer import access, broker
 from consumer.adapters.kafka_inbox import KafkaInbox
 from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox
 from consumer.adapters.kafka_tail import KafkaTail
@@ -25,7 +25,7 @@ from consumer.control import ControlWatch
 from consumer.coordination import Coordination
 from consumer.coordinator.coordinator import Past
 from consumer.coordinator.policy import Policy
-from consumer.core.layout import CHUNK_LANES, Topic
+from consumer.core.layout import Topic
 from consumer.core.retries import RetryPolicy
 from consumer.errors import Misconfigured, WhisperXError
 from consumer.functions.assemble import Assemble
@@ -123,6 +123,7 @@ class Parts:
                     chosen.url,
                     username=chosen.username,
                     password=chosen.password.get_secret_value(),
+                    ca_file=chosen.ca_file,
                     auto_register=chosen.auto_register,
                 )
                 registry.prepare(self.settings.kafka.topic_prefix)
@@ -166,15 +167,18 @@ class Parts:
 
     def inbox(self, topic: Topic, role: Role) -> KafkaInbox:
         """One group per role and topic: then each lane has its own."""
-        group = f"{self.settings.kafka.group_prefix}{role.value}.{topic.value}"
+        group = self.settings.kafka.group_prefix + access.group_of(role.value, topic)
         return KafkaInbox(self.settings.kafka, self.topic(topic), group)
 
     def outbox(self, role: Role) -> broker.Outbox:
         """The transactional id is stable over restarts of a container and new for each pod."""
+        return self.named_outbox(f"{access.producers_of(role.value)}{self.worker}")
+
+    def named_outbox(self, name: str) -> broker.Outbox:
+        """Whoever opens one takes over from those before it under this name."""
         if not self.settings.kafka.transactions:
             return PlainOutbox(self.settings.kafka)
-        name = f"{self.settings.kafka.group_prefix}{role.value}.{self.worker}"
-        return TransactionalOutbox(self.settings.kafka, name)
+        return TransactionalOutbox(self.settings.kafka, f"{self.settings.kafka.group_prefix}{name}")
 
     @property
     def worker(self) -> str:
@@ -210,7 +214,7 @@ def runner(role: Role, parts: Parts) -> Runner:
 def _intake(parts: Parts) -> Loop:
     role = Role.INTAKE
     handler = IntakeHandler(Intake(), parts.post, parts.patience(role), parts.refusals(role), parts.metrics)
-    return _loop(parts, role, handler, (Topic.CONTROL, Topic.JOBS), capacity=32.0)
+    return _loop(parts, role, handler, capacity=32.0)
 
 
 def _coordination(parts: Parts) -> Coordination:
@@ -257,6 +261,7 @@ def coordinator_policy(settings: Settings) -> Policy:
         evict_failed_after_s=max(chosen.evict_after_s, _longest_retention_s(settings)),
         work_retention_s=settings.topics.work_retention_hours * 3600.0,
         keep_work_on_failure=settings.results.keep_work_on_failure,
+        may_delete_recordings=settings.limits.may_delete_recordings,
     )
 
 
@@ -284,7 +289,7 @@ def _plan(parts: Parts) -> Loop:
         settings.store.results_bucket,
     )
     unless_ended = UnlessEnded(function, parts.store, settings.store.results_bucket)
-    return _work_loop(parts, Role.PLAN, PlanWork, unless_ended, (Topic.PLAN_WORK,), capacity=1.0)
+    return _work_loop(parts, Role.PLAN, PlanWork, unless_ended, capacity=1.0)
 
 
 def _transcribe(parts: Parts) -> Loop:
@@ -295,7 +300,7 @@ def _transcribe(parts: Parts) -> Loop:
     parts.metrics.describe_device(parts.engine.device)
     function = Transcribe(parts.store, settings.store.work_bucket, parts.engine, parts.clock)
     unless_ended = UnlessEnded(function, parts.store, settings.store.results_bucket)
-    return _work_loop(parts, Role.TRANSCRIBE, ChunkWork, unless_ended, CHUNK_LANES, capacity=settings.worker.handoff_s)
+    return _work_loop(parts, Role.TRANSCRIBE, ChunkWork, unless_ended, capacity=settings.worker.handoff_s)
 
 
 def _assemble(parts: Parts) -> Loop:
@@ -308,19 +313,17 @@ def _assemble(parts: Parts) -> Loop:
         parts.settings.results.inline_max_bytes,
         parts.clock,
     )
-    return _work_loop(parts, Role.ASSEMBLE, AssemblyWork, function, (Topic.ASSEMBLY_WORK,), capacity=1.0)
+    return _work_loop(parts, Role.ASSEMBLE, AssemblyWork, function, capacity=1.0)
 
 
 def _cleanup(parts: Parts) -> Loop:
     buckets = parts.settings.store
     keep = parts.settings.results.keep_work_on_failure
     function = CleanUp(parts.store, buckets.work_bucket, buckets.results_bucket, keep)
-    return _work_loop(parts, Role.CLEANUP, CleanupWork, function, (Topic.CLEANUP_WORK,), capacity=4.0)
+    return _work_loop(parts, Role.CLEANUP, CleanupWork, function, capacity=4.0)
 
 
-def _work_loop(
-    parts: Parts, role: Role, work_type: type, function: Callable[..., object], topics: Iterable[Topic], capacity: float
-) -> Loop:
+def _work_loop(parts: Parts, role: Role, work_type: type, function: Callable[..., object], capacity: float) -> Loop:
     watch = parts.control_watch()
     handler = WorkHandler(
         role.value,
@@ -332,21 +335,20 @@ def _work_loop(
         cancelled=watch.cancelled,
         metrics=parts.metrics,
     )
-    return _loop(parts, role, handler, topics, capacity, watch.look)
+    return _loop(parts, role, handler, capacity, watch.look)
 
 
 def _loop(
     parts: Parts,
     role: Role,
     handler: Handler,
-    topics: Iterable[Topic],
     capacity: float,
     watch: Callable[[], None] = lambda: None,
 ) -> Loop:
     worker = parts.settings.worker
     return Loop(
         handler,
-        [parts.inbox(topic, role) for topic in topics],
+        [parts.inbox(topic, role) for topic in access.ROLES[role.value].reads],
         parts.outbox(role),
         LoopLimits(
             capacity=capacity,

@@ -1,4 +1,7 @@
-"""The command line of the service: run, transcribe, doctor, config, topics. Data on stdout, talk on stderr."""
+"""The command line of the service: run, transcribe, doctor, config, topics, buckets, policy, sweep.
+
+Data on stdout, talk on stderr.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,19 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from consumer import doctor, logs, sentry, settings_reference, topics
+from consumer import access, buckets, doctor, logs, sentry, settings_reference, store_policies, topics
 from consumer.adapters.kafka_admin import KafkaAdmin
+from consumer.adapters.object_store import S3Store
+from consumer.adapters.s3_buckets import S3Buckets
 from consumer.adapters.store_clock import clock_skew_s
 from consumer.bootstrap import NEED_SPEECH, Parts, Role, System, serving, version
-from consumer.errors import Misconfigured, WhisperXError
+from consumer.doctor import Check
+from consumer.errors import BrokerUnavailable, InvalidOption, Misconfigured, NotAuthorized, RefusedLogin, WhisperXError
 from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
-from consumer.findings import failed, report
+from consumer.findings import Finding, fail, failed, ok, report
 from consumer.settings import ChunkSettings, Settings
+from consumer.sweeping import add_sweep
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +38,11 @@ Settings come from the environment (WHISPERX_KAFKA__BOOTSTRAP_SERVERS and so on)
 Exit codes: 0 ok, 1 a job or a check failed, 2 usage, 70 bug, 75 a server is away, 76 broken worker,
 78 settings cannot work, 130 interrupted.
 """
+
+
+ENTRY_S = 5.0
+"""How long brokers may take at start to say whether they let us in."""
+ADD_ACLS = "add the ACLs that `whisperx-consumer topics acls` prints"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +73,10 @@ def parser() -> argparse.ArgumentParser:
     _add_transcribe(commands.add_parser("transcribe", help="transcribe files here, with everything embedded"))
     _add_doctor(commands.add_parser("doctor", help="check brokers, topics, buckets, models and device"))
     _add_config(commands.add_parser("config", help="show the effective settings, secrets masked"))
-    _add_topics(commands.add_parser("topics", help="create the topics"))
+    _add_topics(commands.add_parser("topics", help="create the topics, and show who needs which rights on them"))
+    _add_buckets(commands.add_parser("buckets", help="make the buckets, with their lifecycle rules"))
+    _add_policy(commands.add_parser("policy", help="print a least-privilege policy for the store"))
+    add_sweep(commands.add_parser("sweep", help="find and remove what no job needs any more"))
     return root
 
 
@@ -111,6 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
     """Serve until a signal or a failure. Ends hard, so that work left behind cannot hold the process."""
     settings = _started_settings()
     try:
+        _require_entry(settings, arguments.roles)
         code = _serve(System(Parts(settings), arguments.roles))
     except WhisperXError as error:
         log.error("Ended by an error", extra={"code": error.code, "reason": error.message})
@@ -121,6 +137,26 @@ def _run(arguments: argparse.Namespace) -> int:
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _require_entry(settings: Settings, roles: Sequence[Role]) -> None:
+    """What the brokers refuse is said before models are loaded. Brokers that are away are waited for, as later on.
+
+    Raises RefusedLogin and NotAuthorized.
+    """
+    try:
+        lacking = _lacking(KafkaAdmin(settings.kafka, ENTRY_S), settings, roles)
+    except (RefusedLogin, NotAuthorized):
+        raise
+    except BrokerUnavailable as error:
+        log.info("The brokers could not be asked for our rights", extra={"reason": error.message})
+        return
+    if lacking:
+        raise NotAuthorized(f"Kafka does not allow us {', '.join(lacking)}; {ADD_ACLS}")
+
+
+def _lacking(admin: KafkaAdmin, settings: Settings, roles: Sequence[Role]) -> list[str]:
+    return admin.lacking(access.acls([role.value for role in roles], settings.kafka))
 
 
 def _serve(system: System) -> ExitCode:
@@ -202,12 +238,21 @@ def _doctor(arguments: argparse.Namespace) -> int:
         admin=KafkaAdmin(settings.kafka),
         store=parts.store,
         probe_id=uuid.uuid4().hex,
+        bucket_admin=S3Buckets(S3Store.of(settings.store)),
         clock_skew_s=lambda: clock_skew_s(settings.store),
         probes=probes,
     )
+    checks.append(Check("rights", lambda: _rights(settings, arguments.roles), "kafka"))
     findings = doctor.run(checks)
     print(json.dumps([finding.as_dict() for finding in findings], indent=2) if arguments.json else report(findings))
     return ExitCode.FAILED if failed(findings) else ExitCode.OK
+
+
+def _rights(settings: Settings, roles: Sequence[Role]) -> list[Finding]:
+    lacking = _lacking(KafkaAdmin(settings.kafka), settings, roles)
+    if lacking:
+        return [fail("rights", f"not allowed: {', '.join(lacking)}", ADD_ACLS)]
+    return [ok("rights", f"the brokers allow on topics what {', '.join(roles)} need")]
 
 
 def _registry(parts: Parts) -> str:
@@ -250,6 +295,41 @@ def _add_topics(command: argparse.ArgumentParser) -> None:
     create = actions.add_parser("create", help="create the topics that are missing; never changes one that exists")
     create.add_argument("--dry-run", action="store_true", help="only say what would be created")
     create.set_defaults(act=_topics_create)
+    acls = actions.add_parser("acls", help="print the least rights that roles and clients need on the brokers")
+    acls.description = (
+        "Lines for kafka-acls.sh: one principal, User:whisperx-NAME, for each role and each kind of client "
+        f"({', '.join(access.NAMES)})."
+    )
+    acls.add_argument("--for", dest="names", type=_holders, metavar="NAME[,NAME…]", help="only for these")
+    acls.add_argument(
+        "--principal", metavar="User:NAME", help="one principal for all of --for, such as a pod with several roles"
+    )
+    acls.add_argument("--apply", action="store_true", help="add them to the brokers, and print what was added")
+    acls.set_defaults(act=_topics_acls)
+
+
+def _holders(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if unknown := [name for name in names if name not in access.NAMES]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(access.NAMES)}")
+    return names
+
+
+def _topics_acls(arguments: argparse.Namespace) -> int:
+    """Each name has its own principal, or all that are asked for have one together."""
+    settings, names = Settings(), arguments.names or access.NAMES
+    if arguments.principal and not arguments.names:
+        raise InvalidOption("--principal is one for the names of --for; say which")
+    holders = (
+        {arguments.principal: names} if arguments.principal else {f"User:whisperx-{name}": (name,) for name in names}
+    )
+    for principal, held in holders.items():
+        acls = access.acls(held, settings.kafka)
+        if arguments.apply:
+            KafkaAdmin(settings.kafka).allow(principal, acls)
+        for acl in acls:
+            print(access.kafka_acls_line(acl, principal, settings.kafka.bootstrap_servers))
+    return ExitCode.OK
 
 
 def _topics_create(arguments: argparse.Namespace) -> int:
@@ -263,3 +343,53 @@ def _topics_create(arguments: argparse.Namespace) -> int:
     if creation.findings:
         print(report(creation.findings), file=sys.stderr)
     return ExitCode.FAILED if failed(creation.findings) else ExitCode.OK
+
+
+# ── buckets, policy ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _add_buckets(command: argparse.ArgumentParser) -> None:
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    create = actions.add_parser(
+        "create", help="make the buckets that are missing and set our lifecycle rules; rules of others are kept"
+    )
+    create.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    create.set_defaults(act=_buckets_create)
+
+
+def _buckets_create(arguments: argparse.Namespace) -> int:
+    store = Settings().store
+    done = buckets.create(S3Buckets(S3Store.of(store)), buckets.table(store), dry_run=arguments.dry_run)
+    for line in done:
+        print(line)
+    if not done:
+        print("all buckets and rules are as they should be", file=sys.stderr)
+    return ExitCode.OK
+
+
+def _add_policy(command: argparse.ArgumentParser) -> None:
+    whose = "; ".join(f"{who}: who {meaning}" for who, meaning in store_policies.MEANINGS.items())
+    command.description = (
+        f"Print the rights at the store that one kind of user needs, as JSON for MinIO or S3. {whose}."
+    )
+    command.add_argument("who", choices=[str(who) for who in store_policies.Principal], help="the kind of user")
+    command.add_argument(
+        "--senders",
+        nargs="+",
+        metavar="BUCKET[/PREFIX]",
+        help="where recordings are (default: WHISPERX_LIMITS__ALLOWED_BUCKETS)",
+    )
+    command.add_argument(
+        "--delete-recordings", action="store_true", help="service: also where jobs may have their recording deleted"
+    )
+    command.set_defaults(act=_policy)
+
+
+def _policy(arguments: argparse.Namespace) -> int:
+    settings, who = Settings(), store_policies.Principal(arguments.who)
+    senders = arguments.senders or settings.limits.allowed_buckets
+    if not senders and who in store_policies.OF_RECORDINGS:
+        raise Misconfigured("it is not known where recordings are; name the buckets with --senders")
+    document = store_policies.policy(who, settings.store, senders, delete_recordings=arguments.delete_recordings)
+    print(store_policies.as_text(document), end="")
+    return ExitCode.OK

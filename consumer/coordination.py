@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+from consumer.audit import log_published
 from consumer.broker import Inbox, Mark, Outbox, PublishAborted, PublishInDoubt, Rebalance, Tail
 from consumer.contracts import CARRIED
 from consumer.coordinator.coordinator import STAGES, Coordinator, Outcome, Past
@@ -230,7 +231,7 @@ class Coordination:
             self._refusals.refused(error.code, _stop_refusing)
             log.error("An event of ours cannot be read", extra={"code": error.code, "reason": error.message})
             self._count_dead_letter(problem_of(error, ROLE))
-            return [self._post.park(record, problem_of(error, ROLE))]
+            return self._post.park(record, problem_of(error, ROLE), ROLE)
         self._refusals.accepted()
         self._feed(held.coordinator, event, now_s)
         return []
@@ -325,6 +326,7 @@ class Coordination:
         self._metrics.transactions.labels("committed").inc()
         for record in records:
             self._metrics.records_published.labels(record.topic).inc()
+        log_published(records)
         self._health.set_ready(CONDITION, True)
         self._committed(moved)
         return True
@@ -352,11 +354,11 @@ class Coordination:
             if isinstance(command, Send):
                 yield self._post.record(command.topic, command.event, command.traceparent)
             else:
-                yield self._parked(command)
+                yield from self._parked(command)
 
-    def _parked(self, command: Park) -> Outgoing:
+    def _parked(self, command: Park) -> list[Outgoing]:
         self._count_dead_letter(command.reason)
-        return self._post.park(received_of(command.original), command.reason)
+        return self._post.park(received_of(command.original), command.reason, ROLE, command.job_id)
 
     def _count_dead_letter(self, reason: Problem) -> None:
         self._metrics.dead_letters.labels(reason.code).inc()

@@ -13,9 +13,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from consumer import topics
+from consumer import buckets, topics
+from consumer.buckets import BucketAdmin
 from consumer.core.places import bucket_of
-from consumer.errors import DependencyAway, RefusedCredentials, WhisperXError
+from consumer.errors import (
+    AccessDenied,
+    DependencyAway,
+    MissingBucket,
+    MissingObject,
+    NotAuthorized,
+    RefusedCredentials,
+    RefusedEncryption,
+    RefusedLogin,
+    WhisperXError,
+)
 from consumer.findings import Finding, fail, ok, warn
 from consumer.ports import ObjectStore
 from consumer.settings import Settings
@@ -64,11 +75,12 @@ def run(checks: Iterable[Check]) -> list[Finding]:
             continue
         try:
             findings.extend(check.ask())
-        except RefusedCredentials as error:  # it is there, and what else it says is worth hearing
+        except (RefusedCredentials, RefusedEncryption, NotAuthorized) as error:  # it is there, and may say more
             findings.append(fail(check.name, error.message, _see(error)))
         except DependencyAway as error:
             away |= {check.server} - {""}
-            findings.append(fail(check.name, error.message, AWAY.get(check.server, _see(error))))
+            todo = _see(error) if isinstance(error, RefusedLogin) else AWAY.get(check.server, _see(error))
+            findings.append(fail(check.name, error.message, todo))
         except WhisperXError as error:
             findings.append(fail(check.name, error.message, _see(error)))
     return findings
@@ -90,6 +102,7 @@ def installation_checks(
     admin: BrokerAdmin,
     store: ObjectStore,
     probe_id: str,
+    bucket_admin: BucketAdmin | None = None,
     clock_skew_s: Callable[[], float] | None = None,
     probes: Sequence[tuple[str, Probe]] = (),
 ) -> list[Check]:
@@ -104,7 +117,7 @@ def installation_checks(
         Check("brokers", lambda: broker_findings(admin, settings), "kafka"),
         Check("topics", lambda: topics.check(admin, specs), "kafka"),
         Check("transactions", lambda: transaction_findings(admin, specs, settings), "kafka"),
-        *store_checks(store, settings, probe_id),
+        *store_checks(store, settings, probe_id, bucket_admin),
         *(probe_check(name, probe) for name, probe in probes),
     ]
     if clock_skew_s is not None:
@@ -118,7 +131,7 @@ def installation_checks(
 def settings_findings(settings: Settings) -> list[Finding]:
     """What the single fields cannot know: how they fit together."""
     findings = [*_kafka_times(settings), *_copies(settings), *_retentions(settings), *_chunks(settings)]
-    findings += [*_buckets(settings), *_secrecy(settings)]
+    findings += [*_buckets(settings), *buckets.settings_findings(settings), *_secrecy(settings)]
     return findings or [ok("settings", "they fit together")]
 
 
@@ -199,6 +212,14 @@ def _secrecy(settings: Settings) -> Iterable[Finding]:
         what = f"recordings travel to {settings.store.endpoint} without TLS"
         yield warn("settings", what, "set store.secure=true")
     servers = settings.kafka.bootstrap_servers.split(",")
+    if settings.kafka.oauth_token_endpoint.startswith("http:"):
+        what = "kafka.oauth_client_secret travels to the token endpoint without TLS"
+        yield warn("settings", what, "give kafka.oauth_token_endpoint as https://")
+    if not settings.kafka.ssl_verify_hostname:
+        what = (
+            "kafka.ssl_verify_hostname is off: whoever has any certificate of that authority can stand in for a broker"
+        )
+        yield warn("settings", what, "turn it on, and let the brokers' certificates carry their names")
     if settings.kafka.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT") and not all(map(_is_local, servers)):
         what = f"transcripts travel to the brokers without TLS ({settings.kafka.security_protocol})"
         yield warn("settings", what, "set kafka.security_protocol to SSL or SASL_SSL")
@@ -268,19 +289,37 @@ def transaction_findings(
 # ── store, clock, and what others ask ───────────────────────────────────────────────────────────────────────────────
 
 
-def store_checks(store: ObjectStore, settings: Settings, probe_id: str) -> list[Check]:
-    """Whether our buckets can be written once, read and emptied, and the senders' buckets are there."""
+def store_checks(
+    store: ObjectStore, settings: Settings, probe_id: str, bucket_admin: BucketAdmin | None = None
+) -> list[Check]:
+    """Whether our buckets can be written once, read and emptied, encrypt and forget as they should, and recordings can
+    be read."""
     ours = dict.fromkeys((settings.store.work_bucket, settings.store.results_bucket))
-    probes = [Check("store", partial(_probe_bucket, store, bucket, f"doctor/{probe_id}"), "store") for bucket in ours]
-    named = tuple(dict.fromkeys(map(bucket_of, settings.limits.allowed_buckets)))
-    return [*probes, *([Check("store", partial(_senders_buckets, store, named), "store")] if named else [])]
+    key = f"doctor/{probe_id}"
+    asks = [partial(_probe_bucket, store, bucket, key) for bucket in ours]
+    if bucket_admin is not None:
+        asks.append(partial(buckets.rule_findings, bucket_admin, settings))
+        if settings.store.encryption != "none":
+            asks.append(partial(buckets.encryption_findings, bucket_admin, store, settings.store, f"{key}-encrypted"))
+    if named := settings.limits.allowed_buckets:
+        asks.append(partial(_senders_buckets, store, named, key))
+    return [Check("store", ask, "store") for ask in asks]
 
 
-def _senders_buckets(store: ObjectStore, buckets: Iterable[str]) -> Iterable[Finding]:
-    for bucket in buckets:
-        if not store.bucket_exists(bucket):
+def _senders_buckets(store: ObjectStore, named: Iterable[str], key: str) -> Iterable[Finding]:
+    """Asked for an object that is not there: reading is all that we may do, so that listing may be denied to us."""
+    for place in named:
+        bucket, _, prefix = place.partition("/")
+        try:
+            store.stat(bucket, prefix + key)
+        except MissingObject:
+            continue
+        except MissingBucket:
             todo = "make it, or take it off WHISPERX_LIMITS__ALLOWED_BUCKETS"
             yield warn("store", f"bucket {bucket}, which jobs may name, is not there", todo)
+        except AccessDenied:
+            todo = "see `whisperx-consumer policy service`; AWS says the same where only s3:ListBucket is missing"
+            yield warn("store", f"bucket {bucket}, which jobs may name, may not be read with our key", todo)
 
 
 def clock_finding(skew_s: float) -> Finding:
@@ -294,7 +333,7 @@ def clock_finding(skew_s: float) -> Finding:
 
 def _probe_bucket(store: ObjectStore, bucket: str, key: str) -> Iterable[Finding]:
     if not store.bucket_exists(bucket):
-        yield fail("store", f"bucket {bucket} is not there", "make it")
+        yield fail("store", f"bucket {bucket} is not there", buckets.TODO)
         return
     data = key.encode()
     store.put_new(bucket, key, data)

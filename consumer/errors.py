@@ -86,6 +86,12 @@ class UnknownModel(Rejected):
     code = "MODEL_NOT_ALLOWED"
 
 
+class DeletionNotAllowed(Rejected):
+    """A job that asks to delete its recording where the installation does not allow it."""
+
+    code = "DELETION_NOT_ALLOWED"
+
+
 class MissingBucket(Rejected):
     code = "BUCKET_MISSING"
 
@@ -100,6 +106,12 @@ class AccessDenied(Rejected):
     """The store refuses our credentials for this object."""
 
     code = "ACCESS_DENIED"
+
+
+class EncryptedObject(Rejected):
+    """The object is encrypted with a key that travels with each request (SSE-C), and it is not one that we have."""
+
+    code = "OBJECT_ENCRYPTED"
 
 
 class ChangedObject(Rejected):
@@ -140,6 +152,18 @@ class UnsupportedMedia(Rejected):
 
 class NoSoundTrack(Rejected):
     code = "NO_SOUND_TRACK"
+
+
+class MissingTrack(Rejected):
+    """The recording has sound tracks, but none of the number that the job asks for."""
+
+    code = "TRACK_MISSING"
+
+
+class TooManyChannels(Rejected):
+    """More channels than are transcribed apart."""
+
+    code = "TOO_MANY_CHANNELS"
 
 
 class UnreadableAudio(Rejected):
@@ -212,10 +236,28 @@ class BrokerUnavailable(DependencyAway):
     code = "BROKER_UNAVAILABLE"
 
 
+class RefusedLogin(BrokerUnavailable):
+    """The brokers are there and do not let us in, or we do not trust them: login, token or certificates are wrong."""
+
+    code = "BROKER_LOGIN_REFUSED"
+
+
+class NotAuthorized(BrokerUnavailable):
+    """The brokers know us, and have no rule (ACL) that allows what we ask."""
+
+    code = "BROKER_NOT_AUTHORIZED"
+
+
 class RefusedCredentials(DependencyAway):
     """The store does not take our keys, whatever is asked for: they are wrong, have expired or were withdrawn."""
 
     code = "CREDENTIALS_REFUSED"
+
+
+class RefusedEncryption(DependencyAway):
+    """The store cannot encrypt as the settings ask: it has no KMS, or not that key."""
+
+    code = "ENCRYPTION_REFUSED"
 
 
 class RegistryUnavailable(DependencyAway):

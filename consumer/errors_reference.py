@@ -26,11 +26,20 @@ ADVICE: dict[str, tuple[str, str]] = {
     "JOB_CONFLICT": ("", "Use a new job id or idempotency key for another recording or other options."),
     "NOTHING_TO_RETRY": ("", "Look at the newest result of the job; a completed job is done anew with force."),
     "MODEL_NOT_ALLOWED": ("", "Ask for an allowed model, or add it to WHISPERX_MODELS__ALLOWED and install it."),
+    "DELETION_NOT_ALLOWED": (
+        "",
+        "Leave options.delete_recording out, or let the operators set WHISPERX_LIMITS__MAY_DELETE_RECORDINGS.",
+    ),
     "BUCKET_MISSING": ("The bucket does not exist.", "Correct the name, or make the bucket."),
     "OBJECT_MISSING": ("", "Upload first, send the job afterwards; check key and version."),
     "ACCESS_DENIED": (
         "Jobs may not read this place, or the store refuses our credentials for it.",
         "Let the service's credentials read the bucket; have WHISPERX_LIMITS__ALLOWED_BUCKETS name it or its prefix.",
+    ),
+    "OBJECT_ENCRYPTED": (
+        "",
+        "Store recordings with SSE-S3 or SSE-KMS. For results: set WHISPERX_STORE__ENCRYPTION=sse-c and the SSE_C_KEY "
+        "that they were written with.",
     ),
     "OBJECT_CHANGED": ("", "Send the job again without the etag, or with the new one."),
     "RECORDING_MISSING": ("The recording does not exist.", "Upload first, send the job afterwards."),
@@ -46,6 +55,11 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "MEDIA_UNSUPPORTED": ("", "Convert it, for example to FLAC, Opus, MP3 or WAV."),
     "NO_SOUND_TRACK": ("The file has no sound track.", "Check the file."),
+    "TRACK_MISSING": ("", "Count the sound tracks of the file from 0 (`ffprobe` lists them), or leave out `track`."),
+    "TOO_MANY_CHANNELS": (
+        "",
+        "Send the job without `multichannel`, or raise WHISPERX_LIMITS__MAX_TRANSCRIBED_CHANNELS.",
+    ),
     "AUDIO_UNREADABLE": ("", "Play the file; convert it again from its source."),
     "DECODER_LIMIT": ("", "Convert the file; if it is honest and merely large, raise the limits."),
     "NO_ALIGNER": ("", "Allow segment times (`on_missing_aligner`), or set WHISPERX_MODELS__ALIGN_MODELS."),
@@ -61,9 +75,24 @@ ADVICE: dict[str, tuple[str, str]] = {
     "DEPENDENCY_AWAY": ("", "Look at the server that the message names; work goes on by itself."),
     "STORE_UNAVAILABLE": ("The object store does not answer.", "Look at the store; work goes on by itself."),
     "BROKER_UNAVAILABLE": ("The brokers do not answer.", "Look at the brokers; work goes on by itself."),
+    "BROKER_LOGIN_REFUSED": (
+        "",
+        "Correct the login or the certificates that the message names (docs/kafka.md, Security) and restart; no job "
+        "fails meanwhile, work waits.",
+    ),
+    "BROKER_NOT_AUTHORIZED": (
+        "",
+        "Allow what the message names: `whisperx-consumer topics acls` prints all that is needed; work goes on by "
+        "itself.",
+    ),
     "CREDENTIALS_REFUSED": (
         "",
         "Correct WHISPERX_STORE__ACCESS_KEY and SECRET_KEY and restart; no job fails meanwhile, work waits.",
+    ),
+    "ENCRYPTION_REFUSED": (
+        "",
+        "Correct WHISPERX_STORE__ENCRYPTION and KMS_KEY_ID, or give the store its KMS; no job fails meanwhile, work "
+        "waits.",
     ),
     "REGISTRY_UNAVAILABLE": ("The schema registry does not answer.", "Look at the registry; work goes on by itself."),
     "GPU_OUT_OF_MEMORY": (
@@ -94,6 +123,11 @@ WARNINGS: dict[str, tuple[str, str]] = {
     "NO_SPEECH": ("No window of speech was found; the transcript is empty.", "Listen to it; lower `vad.onset`."),
     "RECORDING_TRUNCATED": ("The file breaks off; what there is was transcribed.", "Check the upload."),
     "RECORDING_DAMAGED": ("Parts of the sound could not be decoded and were skipped.", "Check the file."),
+    "CHANNELS_CHANGE": (
+        "A multichannel job whose recording changes its number of channels: missing ones are silent, further ones are "
+        "mixed to the others.",
+        "Record all of it in one way, or send the job without `multichannel`.",
+    ),
     "PROMPT_TRUNCATED": ("hotwords and initial_prompt were cut to what the model takes.", "Give fewer words."),
     "NO_ALIGNER": ("No alignment model for the language; words have no times of their own.", "Add one to the models."),
     "GPU_MEMORY_SHORT": ("GPU memory ran short; smaller batches or the CPU were used.", "Lower the batch size."),

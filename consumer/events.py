@@ -185,6 +185,10 @@ class JobOptions(Contract):
     """Text put before every window, to set style and spelling; capped together with hotwords."""
     beam_size: int = Field(default=5, ge=1, le=10)
     """Beams of the search; 1 is greedy."""
+    track: int | None = Field(default=None, ge=0, le=255)
+    """Sound track of the recording, counted from 0 in the order of the file; null: the one that FFmpeg would take."""
+    multichannel: bool = False
+    """Whether each channel gets a transcript of its own, all merged in time, with the channel as its speaker."""
     vad: VadOptions = VadOptions()
     """Voice-activity detection."""
     align: AlignOptions = AlignOptions()
@@ -197,6 +201,8 @@ class JobOptions(Contract):
     """The shape of .srt and .vtt."""
     retention_hours: int | None = Field(default=None, ge=1, le=24 * 3650)
     """Hours after which the result files are removed (the manifest stays); null: as the bucket's own rules say."""
+    delete_recording: bool = False
+    """Delete the recording once the job has completed; refused where the installation forbids it."""
     on_chunk_failure: Literal["fail", "partial"] = "fail"
     """When a chunk fails for good: fail the whole job, or deliver the rest with status partial."""
 
@@ -213,6 +219,20 @@ class JobOptions(Contract):
         if isinstance(code, str) and code != "auto" and code not in LANGUAGES:
             raise ValueError("not a language that Whisper knows; give its ISO 639 code such as en, de or yue, or auto")
         return code
+
+    @property
+    def tells_voices_apart(self) -> bool:
+        """Whether speakers are found by their voices; with `multichannel` the channels say who speaks."""
+        return self.diarize.enabled and not self.multichannel
+
+    @model_validator(mode="after")
+    def _channels_are_speakers(self) -> JobOptions:
+        """What only means something for voices that are told apart."""
+        asked = self.diarize.model_dump(exclude_defaults=True, exclude={"enabled"})
+        if self.multichannel and asked:
+            names = ", ".join(f"diarize.{name}" for name in asked)
+            raise ValueError(f"multichannel: each channel is a speaker, so {names} has no effect; leave it out")
+        return self
 
     @model_validator(mode="after")
     def _prompt_is_bounded(self) -> JobOptions:
@@ -361,7 +381,7 @@ class ChunkTranscribed(Event):
     run: int
     """The run, counted from 1."""
     chunk_index: int
-    """The chunk, counted from 0 in the order of the recording."""
+    """The chunk, counted from 0 in the order of the recording; in a multichannel job each chunk is of one channel."""
     start_s: float
     """Start of the chunk in seconds from the start of the recording."""
     end_s: float
@@ -423,11 +443,15 @@ class RecordingFacts(Contract):
     duration_s: float
     """Decoded length in seconds."""
     speech_s: float
-    """Seconds inside windows of speech."""
+    """Seconds inside windows of speech; in a multichannel job summed over the channels."""
     channels: int
     """Channels of the sound track."""
     sample_rate_hz: int
     """Sample rate of the sound track in hertz."""
+    track: int = 0
+    """The sound track that was read, counted from 0."""
+    tracks: int = 1
+    """Sound tracks of the recording."""
 
 
 class ModelUsed(Contract):
@@ -519,14 +543,16 @@ class AuditRecorded(Event):
     job_id: JobId
     """The job."""
     run: int
-    """The run, counted from 1."""
+    """The run, counted from 1; 0 when it is about an event or an object and not about a run."""
     actor: str
     """Which function or person."""
     action: str
-    """What was done: job_accepted, recording_read, result_written, data_removed, job_finished, ..."""
+    """What was done: one of the actions in docs/audit.md; later versions may have more."""
     target: str
-    """To what: a bucket and key, or the job."""
+    """To what: a bucket and key, a position in a topic, or the job."""
     outcome: str
-    """ok or the code of the failure."""
+    """ok or the code of the failure; begun, where what came of it follows."""
     happened_at: Instant
     """When (UTC)."""
+    trace_id: str | None = None
+    """Trace of the request, as in the traceparent header; null when it had none."""

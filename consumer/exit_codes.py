@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from consumer.errors import BrokenWorker, DependencyAway, InvalidOption, Misconfigured, Unavailable, WhisperXError
+from consumer.errors import (
+    BrokenWorker,
+    DependencyAway,
+    InvalidOption,
+    Misconfigured,
+    NotAuthorized,
+    RefusedLogin,
+    Unavailable,
+    WhisperXError,
+)
 
 
 class ExitCode(IntEnum):
@@ -29,7 +38,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
             return ExitCode.INTERRUPTED
         case InvalidOption():
             return ExitCode.USAGE
-        case Misconfigured():
+        case Misconfigured() | RefusedLogin() | NotAuthorized():
             return ExitCode.MISCONFIGURED
         case DependencyAway() | Unavailable():
             return ExitCode.UNAVAILABLE

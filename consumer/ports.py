@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 if TYPE_CHECKING:
-    from consumer.events import Event
+    from consumer.events import AuditRecorded, Event
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -34,6 +35,8 @@ class Outgoing:
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None
+    audit: AuditRecorded | None = field(default=None, compare=False)
+    """What the record says, if it is a line of the audit trail: it is logged when the record is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class ObjectStat:
     etag: str
     version_id: str | None = None
     content_type: str | None = None
+    modified_at: datetime | None = field(default=None, compare=False)
+    """When it was written (UTC, by the store's clock)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +65,9 @@ class ObjectStore(Protocol):
     """An S3-compatible store.
 
     Every method raises MissingBucket, MissingObject, AccessDenied, ChangedObject (an `etag` that no longer
-    matches), StoreUnavailable (network, 5xx, time-out; worth another try) or RefusedCredentials (whatever is asked
-    for), and nothing else on purpose.
+    matches), EncryptedObject (under a key that we do not have), StoreUnavailable (network, 5xx, time-out; worth another
+    try), RefusedCredentials (whatever is asked for) or RefusedEncryption (whatever is written), and nothing else on
+    purpose.
     """
 
     def stat(self, bucket: str, key: str, version_id: str | None = None) -> ObjectStat: ...
@@ -98,6 +104,13 @@ class ObjectStore(Protocol):
 
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
         """Delete these keys (missing ones are no error); the number asked for."""
+        ...
+
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        """Delete this very version; where the bucket keeps none, the object if it still has the etag.
+
+        Raises ChangedObject or MissingObject when there is no such thing to delete.
+        """
         ...
 
     def bucket_exists(self, bucket: str) -> bool: ...

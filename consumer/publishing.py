@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from consumer.audit import log_published
 from consumer.broker import Inbox, Marks, Outbox, PublishAborted, PublishInDoubt
 from consumer.errors import BrokerUnavailable
 from consumer.health import Health
@@ -106,6 +107,7 @@ class Publisher:
         for output in batch:
             for record in output.records:
                 self._metrics.records_published.labels(record.topic).inc()
+            log_published(output.records)
         self._metrics.transactions.labels("committed").inc()
         self._recover()
 
@@ -133,6 +135,9 @@ class Publisher:
             visible = [task for task in finished if _is_committed(task)]
         except BrokerUnavailable as error:
             return self._failed("unavailable", error.message)
+        for output in self._doubtful:
+            if output.task in visible:
+                log_published(output.records)
         self._doubtful = []
         self._waiting = [output for output in self._waiting if output.task not in visible]
         return _closed(visible)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from consumer.core.audit import NO_RUN, Action
 from consumer.core.dead_letters import dead_letter
-from consumer.core.identity import event_id
+from consumer.core.identity import event_id, job_id_from_position
 from consumer.core.layout import Topic
 from consumer.errors import (
     Abandoned,
@@ -21,7 +22,7 @@ from consumer.errors import (
     WhisperXError,
     WorkerKilled,
 )
-from consumer.events import Event, JobControl, Problem
+from consumer.events import AuditRecorded, Event, JobControl, Problem
 from consumer.functions.intake import Intake
 from consumer.logs import bound
 from consumer.metrics import Metrics
@@ -61,13 +62,24 @@ class Post:
         name = self.topic(topic)
         now = datetime.fromtimestamp(self.clock(), UTC)
         value, headers = self.codec.encode(event, name, event_id=event_id(event), time=now, traceparent=traceparent)
-        return Outgoing(topic=name, key=event.key().encode(), value=value, headers=headers, partition=partition)
+        audit = event if isinstance(event, AuditRecorded) else None
+        return Outgoing(name, event.key().encode(), value, headers, partition, audit)
 
     def topic(self, topic: Topic) -> str:
         return self.topic_prefix + topic.value
 
-    def park(self, original: Received, reason: Problem) -> Outgoing:
-        return dead_letter(self.topic(Topic.DEAD_LETTERS), original, reason)
+    def park(self, original: Received, reason: Problem, actor: str, job_id: str | None = None) -> list[Outgoing]:
+        """The dead letter, and the line of the audit trail that says so; without an id the event's position is one."""
+        line = AuditRecorded(
+            job_id=job_id or job_id_from_position(original.topic, original.partition, original.offset),
+            run=NO_RUN,
+            actor=actor,
+            action=Action.EVENT_PARKED,
+            target=f"{original.topic}/{original.partition}@{original.offset}",
+            outcome=reason.code,
+            happened_at=datetime.fromtimestamp(self.clock(), UTC),
+        )
+        return [dead_letter(self.topic(Topic.DEAD_LETTERS), original, reason), self.record(Topic.AUDIT, line)]
 
 
 def problem_of(error: WhisperXError, stage: str, chunk_index: int | None = None) -> Problem:
@@ -103,7 +115,7 @@ class IntakeHandler:
         except Rejected as error:
             self._refusals.refused(error.code, ticket.wait)
             log.warning("An event is refused", extra={"code": error.code, "reason": error.message})
-            return [self._parked(record, problem_of(error, "intake"))]
+            return self._parked(record, problem_of(error, "intake"))
         self._refusals.accepted()
         self._metrics.work_finished.labels(self.role, "done").inc()
         if isinstance(event, JobReceived):
@@ -111,17 +123,17 @@ class IntakeHandler:
         return [answer]
 
     def give_up(self, record: Received, attempts: int) -> Sequence[Outgoing]:
-        return [self._parked(record, _fatal(attempts, "intake"))]
+        return self._parked(record, _fatal(attempts, "intake"))
 
     def _event(self, record: Received) -> Event:
         if record.topic == self._post.topic(Topic.CONTROL):
             return self._intake.control(record, self._post.codec.decode(record, (JobControl,)))
         return self._intake.job(record, self._post.codec.read_request(record))
 
-    def _parked(self, record: Received, reason: Problem) -> Outgoing:
+    def _parked(self, record: Received, reason: Problem) -> list[Outgoing]:
         observe_failure(self._metrics, self.role, reason.code)
         self._metrics.dead_letters.labels(reason.code).inc()
-        return self._post.park(record, reason)
+        return self._post.park(record, reason, self.role)
 
 
 class WorkHandler(Generic[W]):
@@ -165,7 +177,7 @@ class WorkHandler(Generic[W]):
         except Rejected as error:
             self._refusals.refused(error.code, ticket.wait)
             log.error("A work event of ours cannot be read", extra={"code": error.code, "reason": error.message})
-            return [self._parked(record, problem_of(error, self.role))]
+            return self._parked(record, problem_of(error, self.role))
         self._refusals.accepted()
         chunk_index = getattr(work, "chunk_index", None)
         with bound(job_id=work.job_id, run=work.run, chunk_index=chunk_index, attempt=work.attempt):
@@ -176,15 +188,15 @@ class WorkHandler(Generic[W]):
         try:
             work = self._read(record)
         except (Rejected, Unavailable) as error:
-            return [self._parked(record, problem_of(error, self.role))]
+            return self._parked(record, problem_of(error, self.role))
         problem = _fatal(attempts, self.role)
         observe_failure(self._metrics, self.role, problem.code, work)
         return [self._post.record(Topic.JOB_EVENTS, failure(work, problem), _trace(work))]
 
-    def _parked(self, record: Received, reason: Problem) -> Outgoing:
+    def _parked(self, record: Received, reason: Problem) -> list[Outgoing]:
         observe_failure(self._metrics, self.role, reason.code)
         self._metrics.dead_letters.labels(reason.code).inc()
-        return self._post.park(record, reason)
+        return self._post.park(record, reason, self.role)
 
     def _read(self, record: Received) -> W:
         return self._post.codec.decode(record, (self._work_type,))

@@ -6,10 +6,12 @@ docs/settings.md is generated from this file.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIB = 1 << 20
@@ -19,7 +21,7 @@ GIB = 1 << 30
 class Group(BaseModel):
     """A group of settings; the line under each field is its documentation."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 class KafkaSettings(Group):
@@ -47,13 +49,83 @@ class KafkaSettings(Group):
     sasl_mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = ""
     """How to log in; empty: no login."""
     sasl_username: str = ""
-    """Name to log in with."""
+    """Name to log in with (PLAIN and SCRAM)."""
     sasl_password: SecretStr = SecretStr("")
-    """Password to log in with."""
+    """Password to log in with (PLAIN and SCRAM)."""
+    oauth_token_endpoint: str = ""
+    """URL that gives tokens for a client id and its secret (OAUTHBEARER, OIDC's client credentials)."""
+    oauth_client_id: str = ""
+    """Client id to get tokens with."""
+    oauth_client_secret: SecretStr = SecretStr("")
+    """Its secret."""
+    oauth_scope: str = ""
+    """Scope to ask for, words with spaces between; empty: the issuer's own choice."""
+    oauth_ca_location: str = ""
+    """File with the certificates to trust at the token endpoint; empty: the system's."""
     ssl_ca_location: str = ""
     """File with the certificates to trust; empty: the system's."""
+    ssl_certificate_location: str = ""
+    """PEM file with our own certificate and its chain, for brokers that ask for one (mTLS); empty: none."""
+    ssl_key_location: str = ""
+    """PEM file with the key of that certificate."""
+    ssl_key_password: SecretStr = SecretStr("")
+    """Password of the key file; empty: it has none."""
+    ssl_verify_hostname: bool = True
+    """Refuse a broker whose certificate is for another host. Off only to find out what is wrong."""
     extra: dict[str, str] = Field(default_factory=dict)
     """Further librdkafka properties as JSON, for the rare case; they win over ours."""
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        """A combination that cannot be meant is refused at start, and not by the brokers later."""
+        for wrong, sentence in self._contradictions():
+            if wrong:
+                raise ValueError(sentence)
+        return self
+
+    def _contradictions(self) -> tuple[tuple[bool, str], ...]:
+        """What `extra` says in our place is taken for right."""
+        mechanism = self.sasl_mechanism
+        by_password = mechanism not in ("", "OAUTHBEARER")
+        by_token = mechanism == "OAUTHBEARER"
+        own_login = any(name.startswith("sasl.") for name in self.extra)
+        oauth = (self.oauth_token_endpoint, self.oauth_client_id, self.oauth_client_secret.get_secret_value())
+        sasl, tls = self.security_protocol.startswith("SASL_"), self.security_protocol.endswith("SSL")
+        certificate, key = self.ssl_certificate_location, self.ssl_key_location
+        return (
+            (
+                bool(mechanism) and not sasl,
+                f"sasl_mechanism={mechanism} logs nobody in without security_protocol=SASL_SSL",
+            ),
+            (
+                sasl and not mechanism and not own_login,
+                f"security_protocol={self.security_protocol} needs a sasl_mechanism",
+            ),
+            (
+                by_password and not own_login and not (self.sasl_username and self.sasl_password.get_secret_value()),
+                f"sasl_mechanism={mechanism} needs sasl_username and sasl_password",
+            ),
+            (
+                by_token and not own_login and not all(oauth),
+                "sasl_mechanism=OAUTHBEARER needs oauth_token_endpoint, oauth_client_id and oauth_client_secret",
+            ),
+            (
+                any(oauth) and not by_token,
+                "oauth_token_endpoint, oauth_client_id and oauth_client_secret need sasl_mechanism=OAUTHBEARER",
+            ),
+            (
+                bool(certificate) != bool(key),
+                "ssl_certificate_location and ssl_key_location are only of use together (one file may hold both)",
+            ),
+            (
+                bool(self.ssl_key_password.get_secret_value()) and not key,
+                "ssl_key_password needs ssl_key_location",
+            ),
+            (
+                bool(certificate) and not tls,
+                "ssl_certificate_location is of no use without security_protocol=SSL or SASL_SSL",
+            ),
+        )
 
 
 class TopicSettings(Group):
@@ -73,6 +145,8 @@ class TopicSettings(Group):
     """How long work events stay, in hours: a job older than this is failed with JOB_EXPIRED."""
     results_retention_hours: int = Field(720, ge=1)
     """How long result, progress and partial events stay, in hours."""
+    audit_retention_hours: int = Field(8760, ge=1)
+    """How long the events of the audit trail stay, in hours."""
 
 
 class StoreSettings(Group):
@@ -96,6 +170,37 @@ class StoreSettings(Group):
     """Longest silence of the store within one request, in seconds."""
     ca_file: str = ""
     """File with the certificates to trust; empty: the system's."""
+    encryption: Literal["none", "sse-s3", "sse-kms", "sse-c"] = "none"
+    """Encryption at rest, asked for with each object in the work and results buckets: by the store's own key (sse-s3),
+    by a key in its KMS (sse-kms), or by a key that we send and it does not keep (sse-c). none: as the buckets say."""
+    kms_key_id: str = ""
+    """Name of the key for sse-kms."""
+    sse_c_key: SecretStr = SecretStr("")
+    """Key for sse-c, 32 bytes as base64. Whoever reads results needs it, too; if it is lost, so are they."""
+    work_expiry_days: int = Field(14, ge=1)
+    """`whisperx-consumer buckets create` lets objects in the work bucket expire after so many days."""
+    results_expiry_days: int = Field(0, ge=0)
+    """The same for the results bucket; 0: results do not expire by a rule of ours."""
+
+    @model_validator(mode="after")
+    def _encryption_can_work(self) -> Self:
+        if self.encryption in ("sse-kms", "sse-c") and not self.secure:
+            raise ValueError(f"encryption={self.encryption} needs TLS: set secure=true, or choose sse-s3")
+        if self.encryption == "sse-kms" and not self.kms_key_id:
+            raise ValueError("encryption=sse-kms needs kms_key_id, the name of a key in the store's KMS")
+        if self.encryption == "sse-c" and not _is_key(self.sse_c_key.get_secret_value()):
+            raise ValueError(
+                "encryption=sse-c needs sse_c_key, 32 bytes as base64: `openssl rand -base64 32` makes one"
+            )
+        return self
+
+
+def _is_key(text: str) -> bool:
+    """Whether it is what AES-256 takes, as base64."""
+    try:
+        return len(base64.b64decode(text, validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
 
 
 class RegistrySettings(Group):
@@ -105,6 +210,8 @@ class RegistrySettings(Group):
     """Name to log in with."""
     password: SecretStr = SecretStr("")
     """Password to log in with."""
+    ca_file: str = ""
+    """File with the certificates to trust; empty: the system's."""
     auto_register: bool = True
     """Register our schemas at start; false where only a pipeline may register."""
 
@@ -150,6 +257,9 @@ class LimitSettings(Group):
     """Longest recording in seconds."""
     max_channels: int = Field(32, ge=1)
     """Most channels of a sound track."""
+    max_transcribed_channels: int = Field(8, ge=1)
+    """Most channels of a sound track that a job may have transcribed apart (multichannel); each costs as much as a
+    recording of its own."""
     max_sample_rate_hz: int = Field(384_000, ge=8_000)
     """Highest sample rate in hertz."""
     decoder_memory_bytes: int = Field(1 * GIB, ge=128 * MIB)
@@ -167,16 +277,18 @@ class LimitSettings(Group):
     allowed_buckets: tuple[str, ...] = ()
     """Buckets that jobs may name, or parts of them as bucket/prefix/ with a slash at the end; empty: every bucket that
     the credentials can read. Never the work and results buckets."""
+    may_delete_recordings: bool = False
+    """Jobs may ask that their recording be deleted once they have completed (options.delete_recording). Off: such a job
+    is refused with DELETION_NOT_ALLOWED."""
 
     @field_validator("allowed_buckets")
     @classmethod
-    def _prefixes_end(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
-        """calls/2024 would also let jobs read calls/2024-secret."""
-        for entry in entries:
-            bucket, slash, prefix = entry.partition("/")
-            if not bucket or (slash and not prefix.endswith("/")):
-                raise ValueError(f"write {entry!r} as a bucket, or as bucket/prefix/ with a slash at the end")
-        return entries
+    def _prefixes_end(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        """Else "calls/team-a" would allow the recordings of team-abc too."""
+        for place in places:
+            if not place or place.startswith("/") or ("/" in place and not place.endswith("/")):
+                raise ValueError("give a bucket as calls, or a part of one as calls/team-a/ with a slash at the end")
+        return places
 
 
 class ChunkSettings(Group):
@@ -281,6 +393,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
     kafka: KafkaSettings = KafkaSettings()

@@ -76,7 +76,7 @@ def secrets(settings: Settings) -> list[str]:
     values = (getattr(group, name) for group in groups for name in type(group).model_fields)
     found = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
     found += [value for name, value in settings.kafka.extra.items() if _SECRET_NAME.search(name)]
-    found += _LOGIN_IN_URL.findall(settings.registry.url)
+    found += _LOGIN_IN_URL.findall(settings.registry.url) + _LOGIN_IN_URL.findall(settings.kafka.oauth_token_endpoint)
     return [secret for secret in found if secret]
 
 

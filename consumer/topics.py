@@ -49,7 +49,7 @@ class TopicFacts:
 
 
 class TopicAdmin(Protocol):
-    """Raises BrokerUnavailable, or Misconfigured where the broker refuses us."""
+    """Raises BrokerUnavailable (RefusedLogin, NotAuthorized), or Misconfigured where it does not take a topic."""
 
     def describe(self, names: Iterable[str]) -> dict[str, TopicFacts]:
         """The facts of those of these topics that exist."""
@@ -131,6 +131,8 @@ def _config(topic: Topic, settings: TopicSettings) -> dict[str, str]:
 def _retention_hours(topic: Topic, settings: TopicSettings) -> int:
     if topic in REQUESTS:
         return settings.jobs_retention_hours
+    if topic is Topic.AUDIT:
+        return settings.audit_retention_hours
     return settings.work_retention_hours if topic in WORK else settings.results_retention_hours
 
 

@@ -220,6 +220,10 @@ class CleanupWork(Event):
     """Remove the result files instead: the retention that the job asked for is over. The manifest stays."""
     work_run: int | None = None
     """The run whose work folder was used, which goes as well; null: its own."""
+    recording: RecordingRef | None = None
+    """The recording as it was pinned, to be deleted too; null: it stays. Given only when the run has completed."""
+    ended_at: Instant | None = None
+    """When the run ended (UTC): what was written later under the recording's key is another recording."""
 
 
 # ── functions → coordinator ─────────────────────────────────────────────────────────────────────────────────────────
@@ -244,6 +248,8 @@ class PlanStarted(Event):
     """Size of the recording in bytes."""
     duration_hint_s: float | None = None
     """Length by the header, in seconds: a hint for progress; null when it has none."""
+    streams: int = Field(default=1, ge=1)
+    """Channels that are transcribed apart; 1 when all are mixed."""
 
 
 class ChunkPlanned(Event):
@@ -258,7 +264,7 @@ class ChunkPlanned(Event):
     epoch: int
     """Number of the plan."""
     chunk_index: int
-    """The chunk, counted from 0; chunks are announced in order."""
+    """The chunk, counted from 0; chunks are announced in order, those of several channels by their ends."""
     start_s: float
     """Start of its span in seconds from the start of the recording."""
     end_s: float
@@ -407,6 +413,8 @@ class CleanupFinished(Event):
     """Objects that were removed."""
     results: bool = False
     """Whether it was about the result files of an expired run."""
+    recording: str = ""
+    """Of a recording that was to be deleted: ok, or the code of why it stays; empty when none was."""
 
 
 class CleanupFailed(Event):

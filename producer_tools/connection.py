@@ -44,7 +44,8 @@ def settings_from(arguments: argparse.Namespace) -> Settings:
 
 
 def _with(settings: Settings, group: str, name: str, value: Any) -> Settings:
-    changed: BaseModel = getattr(settings, group).model_copy(update={name: value})
+    before: BaseModel = getattr(settings, group)
+    changed = type(before).model_validate({**dict(before), name: value})
     return settings.model_copy(update={group: changed})
 
 
@@ -65,7 +66,13 @@ class Connection:
 
         password = registry.password.get_secret_value()
         # Only the service registers schemas: a sender looks them up, and needs no right to write.
-        client = ConfluentRegistry(registry.url, username=registry.username, password=password, auto_register=False)
+        client = ConfluentRegistry(
+            registry.url,
+            username=registry.username,
+            password=password,
+            ca_file=registry.ca_file,
+            auto_register=False,
+        )
         return Codec(client, SOURCE)
 
     def outbox(self, name: str) -> Outbox:

@@ -7,10 +7,14 @@ from enum import IntEnum
 
 from consumer.errors import (
     AccessDenied,
+    EncryptedObject,
     Misconfigured,
     MissingBucket,
     MissingObject,
+    NotAuthorized,
     RefusedCredentials,
+    RefusedEncryption,
+    RefusedLogin,
     Unavailable,
     WhisperXError,
 )
@@ -56,7 +60,13 @@ _OF_ERRORS: tuple[tuple[tuple[type[WhisperXError], ...], Exit], ...] = (
     ((NotFound, MissingObject, MissingBucket), Exit.NOT_FOUND),
     ((DamagedResult, ChangedFile), Exit.DAMAGED),
     ((Overtaken,), Exit.OVERTAKEN),
-    ((Misconfigured, AccessDenied, RefusedCredentials), Exit.MISCONFIGURED),
+    (
+        (
+            *(Misconfigured, AccessDenied, EncryptedObject, RefusedCredentials, RefusedEncryption),
+            *(RefusedLogin, NotAuthorized),
+        ),
+        Exit.MISCONFIGURED,
+    ),
     ((Unavailable,), Exit.UNAVAILABLE),
     ((WrongUsage, WhisperXError), Exit.USAGE),
 )

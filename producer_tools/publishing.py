@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from consumer import cloud_events, contracts
 from consumer.adapters.kafka_client import partitions_of, producer_config
+from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, not_allowed, open_client
 from consumer.core.identity import event_id
 from consumer.core.layout import Topic
 from consumer.errors import BrokerUnavailable, Misconfigured
@@ -24,13 +26,6 @@ CONFIRM_TIMEOUT_S = 30.0
 
 Encode = Callable[[Event, str, datetime], tuple[bytes, Headers]]
 """An event, its topic and the time now to a record's value and headers."""
-
-_REFUSED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,
-}
 
 
 def as_avro(codec: Codec) -> Encode:
@@ -57,17 +52,22 @@ def as_json(event: Event, _topic: str, now: datetime) -> tuple[bytes, Headers]:
 class Publisher:
     """Sends events to one topic, keyed by job id.
 
-    Raises Misconfigured (no such topic, or we may not write there) and BrokerUnavailable.
+    Raises Misconfigured (no such topic) and BrokerUnavailable (RefusedLogin, NotAuthorized).
     """
 
     def __init__(self, connection: Connection, topic: Topic, encode: Encode, clock: Callable[[], datetime]) -> None:
         self._topic = connection.topic(topic)
         self._encode = encode
         self._clock = clock
-        config = {**producer_config(connection.settings.kafka), "message.timeout.ms": int(CONFIRM_TIMEOUT_S * 1000)}
-        self._producer = Producer(config, logger=logging.getLogger("librdkafka"))
+        config: dict[str, Any] = {
+            **producer_config(connection.settings.kafka),
+            "message.timeout.ms": int(CONFIRM_TIMEOUT_S * 1000),
+        }
+        self._refusals = Refusals(connection.settings.kafka)
+        config["error_cb"] = self._refusals
+        self._producer = open_client(Producer, config, logging.getLogger("librdkafka"))
         self._failures: list[KafkaError] = []
-        partitions_of(self._producer, self._topic)
+        partitions_of(self._producer, self._topic, self._refusals)
 
     def publish(self, events: Sequence[Event]) -> None:
         """Returns when all of them are confirmed."""
@@ -78,7 +78,9 @@ class Publisher:
         if self._failures:
             raise self._refusal(self._failures.pop())
         if unconfirmed:
-            raise BrokerUnavailable(f"{self._topic}: {unconfirmed} events were not confirmed; send them again")
+            raise self._refusals.take() or BrokerUnavailable(
+                f"{self._topic}: {unconfirmed} events were not confirmed; send them again"
+            )
 
     def _produce(self, key: bytes, value: bytes, headers: Headers) -> None:
         while True:
@@ -104,8 +106,10 @@ class Publisher:
         return int(left)
 
     def _refusal(self, error: KafkaError) -> BrokerUnavailable | Misconfigured:
-        if error.code() in _REFUSED:
-            return Misconfigured(f"Kafka does not let us write to {self._topic}: {error.str()}; check user and ACLs")
+        if error.code() in AUTHORIZATION:
+            return not_allowed("Write", "topic", self._topic)
+        if refusal := self._refusals.take():  # the record has waited for a connection in vain
+            return refusal
         if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             return Misconfigured(f"{self._topic} takes no event of this size: {error.str()}; raise max.message.bytes")
         return BrokerUnavailable(f"{self._topic} did not take an event: {error.str()}; send it again")

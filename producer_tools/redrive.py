@@ -6,6 +6,7 @@ program, a letter is settled or it is not, and the same command again does only 
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -19,7 +20,9 @@ from typing import NoReturn
 
 from consumer.broker import Outbox, PublishAborted, PublishInDoubt
 from consumer.core import dead_letters as form
+from consumer.core.audit import NO_RUN, Action
 from consumer.core.dead_letters import How, Resolution
+from consumer.core.identity import job_id_from_position
 from consumer.core.layout import CHUNK_LANES, Topic
 from consumer.errors import (
     BrokenWorker,
@@ -29,7 +32,9 @@ from consumer.errors import (
     InvalidEvent,
     UnreadableEvent,
 )
+from consumer.events import JOB_ID_PATTERN, AuditRecorded
 from consumer.ports import Outgoing, Received
+from consumer.roles import Post
 from consumer.wire import Codec
 from producer_tools.connection import Connection
 from producer_tools.exit_codes import Exit
@@ -213,7 +218,26 @@ class _Settling:
 
     def _records(self, letter: Received) -> list[Outgoing]:
         resolution = form.resolution(letter, self._order.how, self._order.by, self._now())
-        return [resolution] if self._order.how is How.DISCARDED else [form.redriven(letter), resolution]
+        settled = [resolution, self._audit(letter)]
+        return settled if self._order.how is How.DISCARDED else [form.redriven(letter), *settled]
+
+    def _audit(self, letter: Received) -> Outgoing:
+        """Who settled it, in the same transaction. The job is known where the key is a job id, which it mostly is."""
+        position = form.Position.of(letter)
+        key = (letter.key or b"").decode(errors="replace")
+        of_job = re.fullmatch(JOB_ID_PATTERN, key) is not None
+        discarded = self._order.how is How.DISCARDED
+        line = AuditRecorded(
+            job_id=key if of_job else job_id_from_position(letter.topic, letter.partition, letter.offset),
+            run=NO_RUN,
+            actor=self._order.by,
+            action=Action.LETTER_DISCARDED if discarded else Action.LETTER_REDRIVEN,
+            target=f"{letter.topic}/{position}",
+            outcome="ok",
+            happened_at=self._now(),
+        )
+        post = Post(self._known_codec(), self._connection.settings.kafka.topic_prefix, time.time)
+        return post.record(Topic.AUDIT, line)
 
     def _publish(self, outbox: Outbox, letter: Received) -> None:
         """All of it or nothing, also when Ctrl-C comes meanwhile."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.adapters.kafka_client import bounded, consumer_config, partitions_of, received
+from consumer.adapters.kafka_refusals import Refusals, not_allowed, open_client
 from consumer.errors import BrokerUnavailable, Misconfigured
 from consumer.ports import Received
 from consumer.settings import KafkaSettings
@@ -18,12 +19,9 @@ ANSWER_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
 FROM_THE_START_MS = 0
 
-_REFUSED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,
-}
+
+Starts = Callable[[Consumer, Refusals], list[TopicPartition]]
+"""Where to begin. A client is asked, whose refusals say why it does not answer."""
 
 
 class Tail:
@@ -32,14 +30,16 @@ class Tail:
         with Tail.since(settings, ["transcription.progress"], 1_700_000_000_000) as tail:
             record = tail.poll(0.2)
 
-    Raises Misconfigured (no such topic, or we may not read it) and BrokerUnavailable.
+    Raises Misconfigured (no such topic) and BrokerUnavailable (RefusedLogin, NotAuthorized).
     """
 
-    def __init__(self, settings: KafkaSettings, starts: Callable[[Consumer], list[TopicPartition]]) -> None:
+    def __init__(self, settings: KafkaSettings, starts: Starts) -> None:
         self._settings = settings
-        self._consumer = _consumer(settings, {"queued.min.messages": 1_000, "enable.partition.eof": True})
+        self._refusals = Refusals(settings)
+        more = {"queued.min.messages": 1_000, "enable.partition.eof": True, "error_cb": self._refusals}
+        self._consumer = _consumer(settings, more)
         try:
-            assigned = starts(self._consumer)
+            assigned = starts(self._consumer, self._refusals)
         except BaseException:
             self.close()
             raise
@@ -50,13 +50,20 @@ class Tail:
     @classmethod
     def since(cls, settings: KafkaSettings, topics: Sequence[str], since_ms: int) -> Self:
         """All partitions of these topics, from an instant on."""
-        return cls(settings, lambda consumer: _starts(consumer, _partitions(consumer, topics), since_ms))
+
+        def starts(consumer: Consumer, refusals: Refusals) -> list[TopicPartition]:
+            return _starts(consumer, _partitions(consumer, refusals, topics), since_ms)
+
+        return cls(settings, starts)
 
     @classmethod
     def at(cls, settings: KafkaSettings, topic: str, partition: int, offset: int) -> Self:
         """One partition from an offset on; nothing when there is no such partition."""
         wanted = TopicPartition(topic, partition, offset)
-        return cls(settings, lambda consumer: [wanted] if partition in partitions_of(consumer, topic) else [])
+        return cls(
+            settings,
+            lambda consumer, refusals: [wanted] if partition in partitions_of(consumer, topic, refusals) else [],
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -81,7 +88,7 @@ class Tail:
         if error.code() == KafkaError._PARTITION_EOF:
             self._reached((message.topic() or "", message.partition() or 0), message.offset() or 0)
         else:
-            _raise_if_hopeless(error)
+            _raise_if_hopeless(error, message.topic() or "")
         return None
 
     def _reached(self, partition: tuple[str, int], offset: int) -> None:
@@ -106,7 +113,9 @@ class Tail:
                 yield record
             waited_s = waited_s + step_s if record is None and unread == len(self._unread) else 0.0
             if waited_s >= silence_s:
-                raise BrokerUnavailable(f"the brokers have been silent for {silence_s:.0f} s; try again")
+                raise self._refusals.take() or BrokerUnavailable(
+                    f"the brokers have been silent for {silence_s:.0f} s; try again"
+                )
 
     def close(self) -> None:
         bounded(self._consumer.close, CLOSE_TIMEOUT_S)
@@ -124,11 +133,11 @@ def _consumer(settings: KafkaSettings, more: dict[str, Any]) -> Consumer:
     """Assigned by hand, the group is only a name that librdkafka asks for."""
     config = consumer_config(settings, f"{settings.group_prefix}tools") | {"group.protocol": "classic"} | more
     config.pop("partition.assignment.strategy", None)
-    return Consumer(config, logger=logging.getLogger("librdkafka"))
+    return open_client(Consumer, config, logging.getLogger("librdkafka"))
 
 
-def _partitions(consumer: Consumer, topics: Sequence[str]) -> list[TopicPartition]:
-    return [TopicPartition(topic, one) for topic in topics for one in partitions_of(consumer, topic)]
+def _partitions(consumer: Consumer, refusals: Refusals, topics: Sequence[str]) -> list[TopicPartition]:
+    return [TopicPartition(topic, one) for topic in topics for one in partitions_of(consumer, topic, refusals)]
 
 
 def _starts(consumer: Consumer, partitions: Sequence[TopicPartition], since_ms: int) -> list[TopicPartition]:
@@ -161,7 +170,7 @@ def _end(consumer: Consumer, partition: TopicPartition) -> int:
     try:
         _, end = consumer.get_watermark_offsets(partition, timeout=ANSWER_TIMEOUT_S)
     except KafkaException as exc:
-        raise _unanswered(exc) from exc
+        raise _unanswered(exc, partition.topic) from exc
     return int(end)
 
 
@@ -171,11 +180,11 @@ def _offsets_at(consumer: Consumer, partitions: Sequence[TopicPartition], at_ms:
     try:
         return consumer.offsets_for_times([_at(one, at_ms) for one in partitions], timeout=ANSWER_TIMEOUT_S)
     except KafkaException as exc:
-        raise _unanswered(exc) from exc
+        raise _unanswered(exc, partitions[0].topic) from exc
 
 
-def _unanswered(exc: KafkaException) -> BrokerUnavailable:
-    _raise_if_hopeless(exc.args[0])
+def _unanswered(exc: KafkaException, topic: str) -> BrokerUnavailable:
+    _raise_if_hopeless(exc.args[0], topic)
     return BrokerUnavailable(f"the brokers do not say where to start reading: {exc}")
 
 
@@ -187,9 +196,12 @@ def _at(partition: TopicPartition, offset: int) -> TopicPartition:
     return TopicPartition(partition.topic, partition.partition, offset)
 
 
-def _raise_if_hopeless(error: KafkaError) -> None:
-    """All other errors are those of brokers that come back: the client goes on by itself."""
-    if error.code() in _REFUSED:
-        raise Misconfigured(f"Kafka does not let us read: {error.str()}; check user and ACLs")
+def _raise_if_hopeless(error: KafkaError, topic: str) -> None:
+    """All other errors are those of brokers that come back: the client goes on by itself.
+
+    That we may not ask for our group is none: nobody joins it.
+    """
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        raise not_allowed("Read", "topic", topic)
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         raise Misconfigured(f"{error.str()}: create the topics with `whisperx-consumer topics create`")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
-from consumer.errors import MissingObject
+from consumer.errors import AccessDenied, MissingObject
 from consumer.ports import ObjectStore
 from producer_tools.faults import ChangedFile, NotFound
 
@@ -57,7 +57,7 @@ def upload(store: ObjectStore, bucket: str, key: str, path: Path, digest: str, r
 def _is_there(store: ObjectStore, bucket: str, key: str, size_bytes: int) -> bool:
     try:
         return store.stat(bucket, key).size_bytes == size_bytes
-    except MissingObject:
+    except (MissingObject, AccessDenied):  # who may only write is denied, and writes
         return False
 
 

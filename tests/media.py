@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 Signal = NDArray[np.float32]
 """Samples between -1 and 1, shape (channels, n_samples)."""
 
+LAYOUTS = {1: "mono", 2: "stereo", 4: "quad", 6: "5.1"}
+"""FFmpeg's names for numbers of channels."""
+
 
 def tone(seconds: float, rate_hz: int = 16_000, channels: int = 1, hz: float = 440.0) -> Signal:
     """A sine with a slow swell, so that a shift in time shows; each further channel is an octave higher."""
@@ -103,20 +106,38 @@ def _encode_to(
 ) -> None:
     with av.open(str(path), "w", format=container, options=options) as file:
         video = _video(file) if picture else None
-        layout = {1: "mono", 2: "stereo", 4: "quad", 6: "5.1"}[len(signal)]
-        stream = file.add_stream(codec, rate=rate_hz, layout=layout, options=codec_options)
+        stream = file.add_stream(codec, rate=rate_hz, layout=LAYOUTS[len(signal)], options=codec_options)
         assert isinstance(stream, av.AudioStream)
         if bit_rate:
             stream.bit_rate = bit_rate
-        frame = av.audio.frame.AudioFrame.from_ndarray(np.ascontiguousarray(signal), format="fltp", layout=layout)
-        frame.sample_rate = rate_hz
         if video is not None:
             _show(file, video, signal.shape[1] / rate_hz)
-        resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate_hz, frame_size=stream.frame_size)
-        for part in [*resampler.resample(frame), *resampler.resample(None)]:
-            if part is not None:
-                file.mux(stream.encode(part))
-        file.mux(stream.encode(None))
+        _add_sound(file, stream, signal, rate_hz)
+
+
+def tracks(
+    signals: list[Signal], container: str = "matroska", codec: str = "pcm_s16le", rate_hz: int = 16_000
+) -> bytes:
+    """A file with one sound track for each signal, in this order."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "recording"
+        with av.open(str(path), "w", format=container) as file:
+            streams = [file.add_stream(codec, rate=rate_hz, layout=LAYOUTS[len(signal)]) for signal in signals]
+            for stream, signal in zip(streams, signals, strict=True):
+                assert isinstance(stream, av.AudioStream)
+                _add_sound(file, stream, signal, rate_hz)
+        return path.read_bytes()
+
+
+def _add_sound(file: av.container.OutputContainer, stream: av.AudioStream, signal: Signal, rate_hz: int) -> None:
+    layout = LAYOUTS[len(signal)]
+    frame = av.audio.frame.AudioFrame.from_ndarray(np.ascontiguousarray(signal), format="fltp", layout=layout)
+    frame.sample_rate = rate_hz
+    resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate_hz, frame_size=stream.frame_size)
+    for part in [*resampler.resample(frame), *resampler.resample(None)]:
+        if part is not None:
+            file.mux(stream.encode(part))
+    file.mux(stream.encode(None))
 
 
 def _video(file: av.container.OutputContainer) -> av.video.stream.VideoStream:

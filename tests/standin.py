@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +56,7 @@ class StandInEngine:
         progress(1.0)
         return ChunkSpeech(
             segments=segments,
-            activity=_activity(task),
+            activity=_activity(task) if task.options.tells_voices_apart else None,
             language=task.language,
             language_probability=None,
             timings=ChunkTimings(transcribe_s=1.0),
@@ -65,10 +65,10 @@ class StandInEngine:
             models=(ModelUsed(role="transcribe", name="stand-in", digest="0"),),
         )
 
-    def join_speakers(self, activities: Sequence[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
         """One speaker from end to end; which grid windows came is checked, since that is the platform's part."""
-        firsts = [activity.first for activity in activities]
-        ends = [activity.first + len(activity.scores) for activity in activities]
+        spans = [(activity.first, activity.first + len(activity.scores)) for activity in activities]
+        firsts, ends = [first for first, _ in spans], [end for _, end in spans]
         assert firsts[0] == 0
         assert firsts[1:] == ends[:-1], "the windows of the grid are complete and in order"
         turn = Turn(0.0, recording_samples / SAMPLE_RATE_HZ, "SPEAKER_00")
@@ -81,7 +81,13 @@ class StandInEngine:
         text = " " + hashlib.sha256(heard.tobytes()).hexdigest()[:12]
         word = Word(text.strip(), round(window.start_s, 3), round(window.end_s, 3), 1.0)
         return Segment(
-            round(window.start_s, 3), round(window.end_s, 3), text, (word,), window_index=window.index, timing="aligned"
+            round(window.start_s, 3),
+            round(window.end_s, 3),
+            text,
+            (word,),
+            channel=window.channel,
+            window_index=window.index,
+            timing="aligned",
         )
 
 

@@ -1,6 +1,7 @@
 """Hypothesis strategies for events: any valid value of each, made from the fields of its model.
 
-A new field needs no new strategy; a new rule between fields, or of intake, does (see DiarizeOptions, RecordingRef).
+A new field needs no new strategy; a new rule between fields, or of intake, does (see DiarizeOptions, JobOptions and
+RecordingRef).
 """
 
 from __future__ import annotations
@@ -40,10 +41,23 @@ def values(model: type[M]) -> st.SearchStrategy[M]:
     """Any valid value of a model."""
     if model in _RULES_BETWEEN:
         return _RULES_BETWEEN[model]().map(model.model_validate)
+    if model is JobOptions:
+        return _fields(model).map(_that_agree).map(model.model_validate)
+    return _fields(model).map(model.model_validate)
+
+
+def _fields(model: type[BaseModel]) -> st.SearchStrategy[dict[str, Any]]:
     fields = {name: _of(info.annotation, info.metadata) for name, info in model.model_fields.items()}
     required = {name: strategy for name, strategy in fields.items() if model.model_fields[name].is_required()}
     optional = {name: strategy for name, strategy in fields.items() if name not in required}
-    return st.fixed_dictionaries(required, optional=optional).map(model.model_validate)
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+def _that_agree(options: dict[str, Any]) -> dict[str, Any]:
+    """Job options without those that have no effect beside the others."""
+    if options.get("multichannel") and "diarize" in options:
+        return options | {"diarize": DiarizeOptions(enabled=options["diarize"].enabled)}
+    return options
 
 
 def events(*models: type[Event]) -> st.SearchStrategy[Event]:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but not exported explicitly
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
     AdminClient,
+    ClusterMetadata,
     ConfigResource,
     NewTopic,
     OffsetSpec,
+    ResourcePatternType,
     ResourceType,
 )
 
-from consumer.adapters.kafka_client import NO_LEADER_YET, client_config
-from consumer.errors import BrokerUnavailable, Misconfigured
+from consumer.access import Acl
+from consumer.adapters.kafka_client import NO_LEADER_YET, REFUSAL_S, client_config
+from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, is_refused_login, open_client
+from consumer.errors import BrokerUnavailable, Misconfigured, NotAuthorized
 from consumer.settings import KafkaSettings
 from consumer.topics import TopicFacts, TopicSpec
 
@@ -29,15 +37,8 @@ LISTING_PAUSE_S = 0.1
 LEADER_S = 5.0
 """An election takes less; a partition that has no leader after it has lost its brokers."""
 MAX_COMPLAINTS = 3
-_REFUSALS = frozenset(
-    {
-        KafkaError._AUTHENTICATION,
-        KafkaError.SASL_AUTHENTICATION_FAILED,
-        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError._SSL,
-    }
-)
+_KINDS = {"topic": "TOPIC", "group": "GROUP", "transactional-id": "TRANSACTIONAL_ID", "cluster": "BROKER"}
+"""Kinds of resources, and librdkafka's names for them."""
 
 
 class KafkaAdmin:
@@ -48,12 +49,25 @@ class KafkaAdmin:
         self._timeout_s = timeout_s
         self._complaints: list[KafkaError] = []
         properties = {**client_config(settings), **settings.extra, "log_level": 0, "error_cb": self._complaints.append}
-        self._client = AdminClient(properties, logger=logging.getLogger("librdkafka"))
+        self._client = open_client(AdminClient, properties, logging.getLogger("librdkafka"))
+        self._refusals = Refusals(settings)
 
     def broker_ids(self) -> list[int]:
         """Ids of the brokers that are up."""
         with self._translated():
-            return sorted(self._client.list_topics(timeout=self._timeout_s).brokers)
+            return sorted(self._listed().brokers)
+
+    def _listed(self) -> ClusterMetadata:
+        """Asked in short waits: who is refused need not wait as long as for brokers that are away."""
+        give_up_s = time.monotonic() + self._timeout_s
+        while True:
+            left_s = give_up_s - time.monotonic()
+            try:
+                return self._client.list_topics(timeout=max(0.1, min(left_s, REFUSAL_S)))
+            except KafkaException:
+                self._client.poll(0)  # hands over the complaints
+                if left_s <= REFUSAL_S or any(map(is_refused_login, self._complaints)):
+                    raise
 
     def broker_config(self) -> dict[str, str]:
         """The settings of one broker; all brokers of a cluster should agree."""
@@ -64,7 +78,7 @@ class KafkaAdmin:
         """The facts of those of these topics that exist."""
         wanted = set(names)
         with self._translated():
-            found = self._client.list_topics(timeout=self._timeout_s).topics
+            found = self._listed().topics
         existing = {name: topic.partitions for name, topic in found.items() if name in wanted and topic.error is None}
         if not existing:
             return {}
@@ -113,7 +127,7 @@ class KafkaAdmin:
         """
         wanted = set(names)
         with self._translated():
-            topics = self._client.list_topics(timeout=self._timeout_s).topics
+            topics = self._listed().topics
         asked = [TopicPartition(name, number) for name in wanted & topics.keys() for number in topics[name].partitions]
         stable = self._ends(asked, IsolationLevel.READ_COMMITTED)
         ends = self._ends(asked, IsolationLevel.READ_UNCOMMITTED)
@@ -144,6 +158,55 @@ class KafkaAdmin:
                 raise
             return None
 
+    def lacking(self, acls: Iterable[Acl]) -> list[str]:
+        """The rights on topics of which the brokers say that we do not have them; of topics that exist.
+
+        Of groups and transactional ids nobody tells beforehand.
+        """
+        wanted = {acl.name: acl for acl in acls if acl.kind == "topic" and acl.pattern == "literal"}
+        found = self._client.describe_topics(
+            TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=self._timeout_s
+        )
+        with self._translated():
+            allowed = {name: self._allowed(future) for name, future in found.items()}
+        return [
+            f"{operation} on topic {name}"
+            for name, acl in wanted.items()
+            for operation in acl.operations
+            if (known := allowed[name]) is not None and _in_capitals(operation) not in known
+        ]
+
+    def _allowed(self, future: Any) -> set[str] | None:
+        """What we may do with a topic, in capitals. None: no such topic, or brokers that do not tell (not all can)."""
+        try:
+            operations = future.result(self._timeout_s).authorized_operations
+        except KafkaException as error:
+            if error.args[0].code() in AUTHORIZATION:
+                return set()
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None
+            raise
+        return {operation.name for operation in operations} if operations else None
+
+    def allow(self, principal: str, acls: Sequence[Acl]) -> None:
+        """Add these rules for `principal` (User:NAME), from every host. One that is there already stays as it is."""
+        bindings = [
+            AclBinding(
+                getattr(ResourceType, _KINDS[acl.kind]),
+                acl.name,
+                getattr(ResourcePatternType, acl.pattern.upper()),
+                principal,
+                "*",
+                getattr(AclOperation, _in_capitals(operation)),
+                AclPermissionType.ALLOW,
+            )
+            for acl in acls
+            for operation in acl.operations
+        ]
+        with self._translated():
+            for future in self._client.create_acls(bindings, request_timeout=self._timeout_s).values():
+                future.result(self._timeout_s)
+
     def _configs(self, resources: list[ConfigResource]) -> dict[str, dict[str, str]]:
         with self._translated():
             futures = self._client.describe_configs(resources, request_timeout=self._timeout_s)
@@ -165,11 +228,22 @@ class KafkaAdmin:
 
     def _ours(self, error: KafkaError) -> BrokerUnavailable | Misconfigured:
         """A refused login looks like a broker that is away; only the complaints before it tell."""
-        for complaint in (error, *self._complaints):
-            if complaint.code() in _REFUSALS:
-                return Misconfigured(f"brokers {self._servers} refuse us: {complaint.str()}; check the login and ACLs")
+        if error.code() in AUTHORIZATION:
+            return NotAuthorized(
+                f"brokers {self._servers} do not allow us this question: {error.str()}; ask as the operator, "
+                "whose ACLs `whisperx-consumer topics acls` prints"
+            )
         if error.code() in (KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.POLICY_VIOLATION):
             return Misconfigured(f"brokers {self._servers} refuse the topic: {error.str()}; check settings.topics")
+        for complaint in filter(is_refused_login, (error, *self._complaints)):
+            self._refusals(complaint)
+        if refusal := self._refusals.take():
+            return refusal
         distinct = dict.fromkeys(complaint.str() for complaint in (error, *self._complaints))
         details = "; ".join(list(distinct)[:MAX_COMPLAINTS])
         return BrokerUnavailable(f"brokers {self._servers} do not answer: {details}")
+
+
+def _in_capitals(operation: str) -> str:
+    """DescribeConfigs -> DESCRIBE_CONFIGS"""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,9 +20,11 @@ from confluent_kafka import (
     Producer,
     TopicPartition,
 )
+from confluent_kafka.admin import TopicMetadata  # type: ignore[attr-defined]  # public, not exported explicitly
 
+from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, away, not_allowed
 from consumer.broker import Marks
-from consumer.errors import BrokerUnavailable, MissingTopic
+from consumer.errors import MissingTopic, RefusedLogin
 from consumer.ports import Received
 from consumer.settings import KafkaSettings
 
@@ -29,6 +32,9 @@ CLIENT_LOG = logging.getLogger("librdkafka")
 
 REQUEST_TIMEOUT_S = 10.0
 """A request without an answer for so long, on a connection that may be dead: it is given up, the connection too."""
+
+REFUSAL_S = 2.0
+"""Time enough for a broker to refuse a login."""
 
 STALE = {
     KafkaError.UNKNOWN_MEMBER_ID,
@@ -48,14 +54,6 @@ NO_LEADER_YET = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
 }
 """A new leader that does not know its partition yet, or a client that does not know its leader: both soon do."""
-REFUSALS = {
-    KafkaError._AUTHENTICATION,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-}
-"""Only an operator can mend it."""
 
 
 def client_config(settings: KafkaSettings) -> dict[str, Any]:
@@ -70,12 +68,42 @@ def client_config(settings: KafkaSettings) -> dict[str, Any]:
         "socket.timeout.ms": int(REQUEST_TIMEOUT_S * 1000),
         "socket.keepalive.enable": True,
     }
-    if settings.sasl_mechanism:
-        config["sasl.mechanism"] = settings.sasl_mechanism
-        config["sasl.username"] = settings.sasl_username
-        config["sasl.password"] = settings.sasl_password.get_secret_value()
+    return {**config, **_login(settings), **_trust(settings)}
+
+
+def _login(settings: KafkaSettings) -> dict[str, Any]:
+    """How to say who we are. A token is renewed by the client itself before it expires."""
+    if not settings.sasl_mechanism:
+        return {}
+    config: dict[str, Any] = {"sasl.mechanism": settings.sasl_mechanism}
+    if settings.sasl_mechanism != "OAUTHBEARER":
+        password = settings.sasl_password.get_secret_value()
+        return {**config, "sasl.username": settings.sasl_username, "sasl.password": password}
+    if not settings.oauth_token_endpoint:  # `extra` says where tokens come from
+        return config
+    config["sasl.oauthbearer.method"] = "oidc"
+    config["sasl.oauthbearer.token.endpoint.url"] = settings.oauth_token_endpoint
+    config["sasl.oauthbearer.client.id"] = settings.oauth_client_id
+    config["sasl.oauthbearer.client.secret"] = settings.oauth_client_secret.get_secret_value()
+    if settings.oauth_scope:
+        config["sasl.oauthbearer.scope"] = settings.oauth_scope
+    if settings.oauth_ca_location:
+        config["https.ca.location"] = settings.oauth_ca_location
+    return config
+
+
+def _trust(settings: KafkaSettings) -> dict[str, Any]:
+    """Whom we believe, and what shows who we are."""
+    config: dict[str, Any] = {}
     if settings.ssl_ca_location:
         config["ssl.ca.location"] = settings.ssl_ca_location
+    if settings.ssl_certificate_location:
+        config["ssl.certificate.location"] = settings.ssl_certificate_location
+        config["ssl.key.location"] = settings.ssl_key_location
+        if password := settings.ssl_key_password.get_secret_value():
+            config["ssl.key.password"] = password
+    if settings.security_protocol.endswith("SSL"):
+        config["ssl.endpoint.identification.algorithm"] = "https" if settings.ssl_verify_hostname else "none"
     return config
 
 
@@ -131,15 +159,31 @@ def _without_producer_keys(extra: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in extra.items() if not k.startswith(producer_only)}
 
 
-def partitions_of(client: Consumer | Producer, topic: str, timeout_s: float = 10.0) -> list[int]:
-    """The partition numbers. Raises Misconfigured when the topic is missing, BrokerUnavailable when nobody answers."""
-    try:
-        found = client.list_topics(topic, timeout=timeout_s).topics[topic]
-    except KafkaException as exc:
-        raise BrokerUnavailable(f"asking for topic {topic}: {exc}") from exc
+def partitions_of(client: Consumer | Producer, topic: str, refusals: Refusals, timeout_s: float = 10.0) -> list[int]:
+    """The partition numbers. Raises Misconfigured when the topic is missing, BrokerUnavailable when nobody answers.
+
+    Raises RefusedLogin and NotAuthorized where the brokers do answer, and refuse.
+    """
+    found = _metadata_of(client, topic, refusals, timeout_s)
+    if found.error is not None and found.error.code() in AUTHORIZATION:
+        raise not_allowed("Describe", "topic", topic)
     if found.error is not None or not found.partitions:
         raise MissingTopic(f"topic {topic} does not exist; create the topics with `whisperx-consumer topics create`")
     return sorted(found.partitions)
+
+
+def _metadata_of(client: Consumer | Producer, topic: str, refusals: Refusals, timeout_s: float) -> TopicMetadata:
+    """Asked in short waits: who is refused need not wait as long as for brokers that are away."""
+    give_up_s = time.monotonic() + timeout_s
+    while True:
+        left_s = give_up_s - time.monotonic()
+        try:
+            found: TopicMetadata = client.list_topics(topic, timeout=max(0.1, min(left_s, REFUSAL_S))).topics[topic]
+            return found
+        except KafkaException as exc:
+            error = away(f"asking for topic {topic}", exc, client, refusals)
+            if isinstance(error, RefusedLogin) or left_s <= REFUSAL_S:
+                raise error from exc
 
 
 def received(message: Message) -> Received:

@@ -10,7 +10,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.adapters.kafka_client import (
     CLIENT_LOG,
-    REFUSALS,
     REQUEST_TIMEOUT_S,
     STALE,
     bounded,
@@ -18,8 +17,9 @@ from consumer.adapters.kafka_client import (
     positions_of,
     received,
 )
+from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, not_allowed, open_client
 from consumer.broker import Mark, Marks, PublishAborted, Rebalance
-from consumer.errors import BrokenWorker, BrokerUnavailable, Misconfigured, MissingTopic
+from consumer.errors import BrokenWorker, BrokerUnavailable, MissingTopic, NotAuthorized
 from consumer.ports import Received
 from consumer.settings import KafkaSettings
 
@@ -37,8 +37,10 @@ class KafkaInbox:
     def __init__(self, settings: KafkaSettings, topic: str, group: str) -> None:
         self._topic = topic
         self._timeout_s = settings.commit_timeout_s
-        config = {**consumer_config(settings, group), "on_commit": self._note_answered}
-        self._consumer = Consumer(config, logger=CLIENT_LOG)
+        self._group = group
+        self._refusals = Refusals(settings)
+        own = {"on_commit": self._note_answered, "error_cb": self._refusals}
+        self._consumer = open_client(Consumer, {**consumer_config(settings, group), **own}, CLIENT_LOG)
         self._noted_at: dict[int, list[float]] = {}
         """When notes were sent that were not answered yet, by partition."""
         self._starts: dict[int, int] = {}
@@ -66,6 +68,7 @@ class KafkaInbox:
     def poll(self, timeout_s: float) -> Received | None:
         message = self._consumer.poll(timeout_s)
         if message is None:
+            self._raise_if_refused()
             return None
         error = message.error()
         if error is not None:
@@ -73,16 +76,29 @@ class KafkaInbox:
             return None
         return received(message)
 
+    def _raise_if_refused(self) -> None:
+        """Unless another broker answers: then work goes on, and the client tries this one again."""
+        refusal = self._refusals.take()
+        if refusal is not None and not self.is_answered():
+            raise refusal
+
+    def _not_allowed(self, error: KafkaError) -> NotAuthorized:
+        if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+            return not_allowed("Read", "group", self._group)
+        return not_allowed("Read", "topic", self._topic)
+
     def _poll_error(self, error: KafkaError) -> None:
         """Say what it is: nothing (a rebalance will tell), a broker that is away, or a setting that cannot work."""
         code = error.code()
-        if error.fatal():
-            raise BrokenWorker(f"the client of {self._topic} cannot go on: {error.str()}")
+        if error.fatal() or code == KafkaError._FATAL:  # what it is about is only in its words
+            lacking = "Group authorization failed" in error.str()
+            todo = f"; {not_allowed('Read', 'group', self._group).message}" if lacking else ""
+            raise BrokenWorker(f"the client of {self._topic} cannot go on: {error.str()}{todo}")
         if code in (KafkaError._PARTITION_EOF, KafkaError._MAX_POLL_EXCEEDED, *STALE):
             log.info("The group has moved on", extra={"topic": self._topic, "reason": error.str()})
             return
-        if code in REFUSALS:
-            raise Misconfigured(f"Kafka refuses us on topic {self._topic}: {error.str()}; check user and ACLs")
+        if code in AUTHORIZATION:
+            raise self._not_allowed(error)
         if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise MissingTopic(
                 f"topic {self._topic} does not exist; create the topics with `whisperx-consumer topics create`"
@@ -135,6 +151,8 @@ class KafkaInbox:
         try:
             found = self._consumer.committed(asked, timeout=self._timeout_s)
         except KafkaException as exc:
+            if exc.args[0].code() in AUTHORIZATION:
+                raise self._not_allowed(exc.args[0]) from exc
             raise BrokerUnavailable(f"asking for committed offsets of {self._topic}: {exc}") from exc
         self._starts.update({p.partition: max(0, p.offset) for p in found})
         return {p.partition: Mark(p.offset if p.offset >= 0 else None, p.metadata or "") for p in found}
@@ -149,6 +167,8 @@ class KafkaInbox:
             code = exc.args[0].code()
             if code in STALE:
                 raise PublishAborted(str(exc), stale=True) from exc
+            if code in AUTHORIZATION:
+                raise self._not_allowed(exc.args[0]) from exc
             raise BrokerUnavailable(f"committing offsets of {self._topic}: {exc}") from exc
 
     def note(self, marks: Marks) -> None:
@@ -176,6 +196,10 @@ class KafkaInbox:
         """The group has moved on, and refuses what is on its way."""
         for partition in partitions:
             self._noted_at.pop(partition.partition, None)
+
+    @property
+    def group(self) -> str:
+        return self._group
 
     def group_metadata(self) -> object:
         """Taken at commit time: the generation changes with every rebalance, and it is what fences us."""

@@ -10,10 +10,11 @@ from typing import Any, NoReturn
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from consumer.adapters.kafka_client import CLIENT_LOG, REFUSALS, STALE, bounded, positions_of, producer_config
+from consumer.adapters.kafka_client import CLIENT_LOG, STALE, bounded, positions_of, producer_config
 from consumer.adapters.kafka_inbox import KafkaInbox
+from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, away, not_allowed, open_client
 from consumer.broker import Inbox, Marks, PublishAborted, PublishInDoubt
-from consumer.errors import BrokerUnavailable, Fenced, Misconfigured
+from consumer.errors import BrokerUnavailable, Fenced, NotAuthorized
 from consumer.ports import Outgoing
 from consumer.settings import KafkaSettings
 
@@ -38,18 +39,20 @@ class TransactionalOutbox:
         self._starting: Producer | None = None
         """One whose first call was not answered yet."""
         self._best_effort = BestEffort(settings)
+        self._refusals = Refusals(settings)
 
     def publish(self, records: Sequence[Outgoing], marks: Sequence[tuple[Inbox, Marks]]) -> None:
         producer = self._ready_producer()
+        delivery_errors: list[Undelivered] = []
         try:
             producer.begin_transaction()
-            delivery_errors = _produce_all(producer, records)
+            _produce_all(producer, records, delivery_errors)
             for inbox, of_inbox in marks:
                 self._send_offsets(producer, inbox, of_inbox)
         except Unanswered as exc:
             self._throw_away(exc)
         except (KafkaException, BufferError) as exc:
-            self._abort(producer, exc)
+            self._abort(producer, exc, delivery_errors, marks)
         self._commit(producer, delivery_errors)
 
     def settle(self) -> None:
@@ -71,15 +74,19 @@ class TransactionalOutbox:
             **producer_config(self._settings),
             "transactional.id": self._transactional_id,
             "transaction.timeout.ms": int(self._settings.transaction_timeout_s * 1000),
+            "error_cb": self._refusals,
         }
-        return Producer(config, logger=CLIENT_LOG)
+        return open_client(Producer, config, CLIENT_LOG)
 
     def _not_started(self, exc: KafkaException) -> NoReturn:
         """The same call can be made again where the client says so; else the next one begins anew."""
-        if not exc.args[0].retriable():
+        producer, error = self._starting, exc.args[0]
+        if not error.retriable():
             self._starting = None
-        _raise_if_fatal(exc, self._transactional_id)
-        raise BrokerUnavailable(f"starting transactions of {self._transactional_id}: {exc}") from exc
+        _raise_if_fenced(exc, self._transactional_id)
+        if error.code() in AUTHORIZATION:
+            raise not_allowed("Write", "transactional id", self._transactional_id) from exc
+        raise away(f"starting transactions of {self._transactional_id}", exc, producer, self._refusals) from exc
 
     def _send_offsets(self, producer: Producer, inbox: Inbox, marks: Marks) -> None:
         assert isinstance(inbox, KafkaInbox)
@@ -93,18 +100,24 @@ class TransactionalOutbox:
 
         _retrying(send, self._timeout_s)
 
-    def _commit(self, producer: Producer, delivery_errors: list[str]) -> None:
+    def _commit(self, producer: Producer, delivery_errors: list[Undelivered]) -> None:
         try:
             _retrying(lambda: producer.commit_transaction(self._timeout_s), self._timeout_s)
         except KafkaException as exc:
             if exc.args[0].txn_requires_abort():
-                self._abort(producer, exc)
+                self._abort(producer, exc, delivery_errors, ())
             self._throw_away(exc)
         if delivery_errors:
             raise AssertionError(f"committed, yet records failed: {delivery_errors}")
 
-    def _abort(self, producer: Producer, cause: BaseException) -> NoReturn:
-        """End in PublishAborted when nothing can be visible, in anything else when that is not sure."""
+    def _abort(
+        self,
+        producer: Producer,
+        cause: BaseException,
+        undelivered: Sequence[Undelivered],
+        marks: Sequence[tuple[Inbox, Marks]],
+    ) -> NoReturn:
+        """End in PublishAborted or the refusal when nothing can be visible, in anything else when that is not sure."""
         error = cause.args[0] if isinstance(cause, KafkaException) else None
         if error is not None and (error.fatal() or error.code() in _FENCED):
             self._throw_away(cause)
@@ -112,6 +125,8 @@ class TransactionalOutbox:
             _retrying(lambda: producer.abort_transaction(self._timeout_s), self._timeout_s)
         except KafkaException as exc:
             self._throw_away(exc)
+        if refusal := _refusal_of(cause, undelivered, marks):
+            raise refusal from cause
         stale = error is not None and error.code() in STALE
         raise PublishAborted(str(cause), stale=stale) from cause
 
@@ -119,7 +134,7 @@ class TransactionalOutbox:
         """Trust this producer no more, it may still end what we gave up on. Raises PublishInDoubt, Fenced."""
         self._producer = None
         if isinstance(cause, KafkaException):
-            _raise_if_fatal(cause, self._transactional_id)
+            _raise_if_fenced(cause, self._transactional_id)
         log.warning("A transaction is in doubt, the producer is replaced", extra={"reason": str(cause)})
         raise PublishInDoubt(str(cause)) from cause
 
@@ -135,11 +150,12 @@ class PlainOutbox:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._timeout_s = settings.commit_timeout_s
-        self._producer = Producer({**producer_config(settings), "enable.idempotence": False}, logger=CLIENT_LOG)
+        self._producer = open_client(Producer, {**producer_config(settings), "enable.idempotence": False}, CLIENT_LOG)
         self._best_effort = BestEffort(settings)
 
     def publish(self, records: Sequence[Outgoing], marks: Sequence[tuple[Inbox, Marks]]) -> None:
-        errors = _produce_all(self._producer, records)
+        errors: list[Undelivered] = []
+        _produce_all(self._producer, records, errors)
         if self._producer.flush(self._timeout_s) or errors:
             raise BrokerUnavailable(f"records were not confirmed within {self._timeout_s} s: {errors[:1]}")
         for inbox, of_inbox in marks:
@@ -161,7 +177,7 @@ class BestEffort:
 
     def __init__(self, settings: KafkaSettings) -> None:
         config = {**producer_config(settings), "queue.buffering.max.messages": 1_000, "message.timeout.ms": 10_000}
-        self._producer = Producer({**config, "enable.idempotence": False, "acks": "1"}, logger=CLIENT_LOG)
+        self._producer = open_client(Producer, {**config, "enable.idempotence": False, "acks": "1"}, CLIENT_LOG)
 
     def send(self, record: Outgoing) -> bool:
         """False when the queue is full: the broker is slow, and a newer tick will come."""
@@ -177,13 +193,16 @@ class BestEffort:
         self._producer.flush(timeout_s)
 
 
-def _produce_all(producer: Producer, records: Sequence[Outgoing]) -> list[str]:
-    """Hand all records to the client; the list fills with delivery errors while the client works."""
-    errors: list[str] = []
+Undelivered = tuple[KafkaError, str]
+"""Why a record did not arrive, and its topic."""
 
-    def delivered(error: KafkaError | None, _message: Message) -> None:
+
+def _produce_all(producer: Producer, records: Sequence[Outgoing], errors: list[Undelivered]) -> None:
+    """Hand all records to the client; the list fills while the client works."""
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            errors.append(error.str())
+            errors.append((error, message.topic() or ""))
 
     for record in records:
         while True:
@@ -192,7 +211,22 @@ def _produce_all(producer: Producer, records: Sequence[Outgoing]) -> list[str]:
                 break
             except BufferError:
                 producer.poll(0.1)
-    return errors
+
+
+def _refusal_of(
+    cause: BaseException, undelivered: Sequence[Undelivered], marks: Sequence[tuple[Inbox, Marks]]
+) -> NotAuthorized | None:
+    """The right that is missing, if that is why a transaction could not go on; the brokers name no resource."""
+    for error, topic in undelivered:
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            return not_allowed("Write", "topic", topic)
+    code = cause.args[0].code() if isinstance(cause, KafkaException) else None
+    inboxes = [inbox for inbox, _ in marks if isinstance(inbox, KafkaInbox)]
+    if code == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        return not_allowed("Read", "group", ", ".join(inbox.group for inbox in inboxes))
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # a position is stored for who may read the topic
+        return not_allowed("Read", "topic", ", ".join(inbox.topic for inbox in inboxes))
+    return None
 
 
 def _arguments(record: Outgoing) -> dict[str, Any]:
@@ -241,12 +275,9 @@ def _retrying(act: Callable[[], object], timeout_s: float) -> None:
             return
 
 
-def _raise_if_fatal(exc: KafkaException, who: str) -> None:
-    code = exc.args[0].code()
-    if code in _FENCED:
+def _raise_if_fenced(exc: KafkaException, who: str) -> None:
+    if exc.args[0].code() in _FENCED:
         raise Fenced(
             f"the transactional id {who} has a newer owner: this process was stopped in mid-transaction for longer "
             "than kafka.transaction_timeout_s, or another one has its name; if it repeats, give each pod its own"
         ) from exc
-    if code in REFUSALS:
-        raise Misconfigured(f"Kafka refuses {who}: {exc}; check user and ACLs") from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -11,12 +12,14 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from consumer.adapters.kafka_client import (
     CLIENT_LOG,
     NO_LEADER_YET,
+    REQUEST_TIMEOUT_S,
     bounded,
     client_config,
     consumer_config,
     partitions_of,
     received,
 )
+from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, away, not_allowed, open_client
 from consumer.errors import BrokerUnavailable
 from consumer.ports import Received
 from consumer.settings import KafkaSettings
@@ -37,7 +40,8 @@ class KafkaTail:
         # It never joins a group, so the group's own settings must only not contradict each other.
         config.update({"group.protocol": "classic", "session.timeout.ms": 10_000, "max.poll.interval.ms": 300_000})
         config.update({"queued.min.messages": 1_000, "enable.partition.eof": True})
-        self._consumer = Consumer(config, logger=CLIENT_LOG)
+        self._refusals = Refusals(settings)
+        self._consumer = open_client(Consumer, {**config, "error_cb": self._refusals}, CLIENT_LOG)
         self._begin_at: float | None = None
         """When to try again to follow a topic whose broker did not answer; None: nothing to begin."""
         if partitions is not None:
@@ -45,7 +49,7 @@ class KafkaTail:
 
     def partitions(self, timeout_s: float = 10.0) -> list[int]:
         """The partitions that the topic has. Raises Misconfigured when there is no such topic."""
-        return partitions_of(self._consumer, self._topic, timeout_s)
+        return partitions_of(self._consumer, self._topic, self._refusals, timeout_s)
 
     def follow(self) -> None:
         """Read all partitions from their start, and go on with what comes; later, when the broker is away now."""
@@ -65,9 +69,15 @@ class KafkaTail:
         if self._begin_at is not None and time.monotonic() >= self._begin_at:
             self._begin(timeout_s=1.0)
         message = self._consumer.poll(timeout_s)
-        if message is None or message.error() is not None:
+        if message is None:
             return None
-        return received(message)
+        error = message.error()
+        if error is None:
+            return received(message)
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            reason = not_allowed("Read", "topic", self._topic).message
+            log.warning("Nothing is heard of a topic", extra={"topic": self._topic, "reason": reason})
+        return None
 
     def read_to_end(self, partition: int, timeout_s: float) -> list[Received]:
         """See `Tail`. The end is the high watermark, so a transaction that is still being settled is waited for."""
@@ -83,6 +93,8 @@ class KafkaTail:
             error = message.error()
             if error is None:
                 records.append(received(message))
+            elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise not_allowed("Read", "topic", self._topic)
             elif error.code() != KafkaError._PARTITION_EOF:
                 log.info("Reading to the end goes on", extra={"topic": self._topic, "reason": error.str()})
             elif (message.offset() or 0) >= end:
@@ -90,21 +102,37 @@ class KafkaTail:
                 return records
         (reached,) = self._consumer.position([target])
         where = f"{self._topic}[{partition}] was read to {max(0, reached.offset)} of {end} within {timeout_s:.0f} s"
-        raise BrokerUnavailable(f"{where}; if that stays, `whisperx-consumer doctor` looks for what holds it up")
+        raise self._refusals.take() or BrokerUnavailable(
+            f"{where}; if that stays, `whisperx-consumer doctor` looks for what holds it up"
+        )
 
     def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:
         """The end with what is still undecided: a client that reads committed records is told an earlier one."""
-        config = {**client_config(self._settings), "group.id": "none", "isolation.level": "read_uncommitted"}
-        asker = Consumer(config, logger=CLIENT_LOG)
+        config = {
+            **client_config(self._settings),
+            "group.id": f"{self._settings.group_prefix}tail",
+            "isolation.level": "read_uncommitted",
+        }
+        asker = open_client(Consumer, {**config, "error_cb": self._refusals}, CLIENT_LOG)
         try:
             return _high_of(asker, target, time.monotonic() + timeout_s)
         except KafkaException as exc:
-            raise BrokerUnavailable(f"asking for the end of {self._topic}[{target.partition}]: {exc}") from exc
+            if exc.args[0].code() in AUTHORIZATION:
+                raise not_allowed("Read", "topic", self._topic) from exc
+            raise away(f"asking for the end of {self._topic}[{target.partition}]", exc, asker, self._refusals) from exc
         finally:
             bounded(asker.close, 5.0)
 
     def close(self) -> None:
         bounded(self._consumer.close, 5.0)
+
+
+def _require_description(asker: Consumer, topic: str) -> None:
+    """To the client, a topic that we may not see has no partitions. Raises NotAuthorized."""
+    with contextlib.suppress(KafkaException):
+        error = asker.list_topics(topic, timeout=REQUEST_TIMEOUT_S).topics[topic].error
+        if error is not None and error.code() in AUTHORIZATION:
+            raise not_allowed("Describe", "topic", topic)
 
 
 def _high_of(asker: Consumer, target: TopicPartition, deadline: float) -> int:
@@ -115,6 +143,7 @@ def _high_of(asker: Consumer, target: TopicPartition, deadline: float) -> int:
         except KafkaException as exc:
             if exc.args[0].code() not in NO_LEADER_YET or time.monotonic() > deadline:
                 raise
+            _require_description(asker, target.topic)
             asker.poll(0.1)
         else:
             return int(high)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from threading import RLock
 from typing import BinaryIO
 
 from consumer.adapters.store_errors import Place, changed_object, missing_bucket, missing_object
+from consumer.errors import MissingObject
 from consumer.ports import ObjectStat, PutOutcome
 
 BINARY = "application/octet-stream"
@@ -21,6 +24,7 @@ class _Version:
     etag: str
     content_type: str
     id: str | None
+    modified_at: datetime
 
 
 @dataclass(slots=True)
@@ -34,7 +38,10 @@ class _Bucket:
 class MemoryStore:
     """An `ObjectStore` for threads of one process. Buckets made here keep versions if `versioned` says so."""
 
-    def __init__(self, *buckets: str, versioned: bool = False) -> None:
+    def __init__(
+        self, *buckets: str, versioned: bool = False, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._now = now
         self._lock = RLock()
         self._versioned = versioned
         self._numbers = itertools.count(1)
@@ -42,7 +49,7 @@ class MemoryStore:
 
     def stat(self, bucket: str, key: str, version_id: str | None = None) -> ObjectStat:
         found = self._find(bucket, key, version_id)
-        return ObjectStat(bucket, key, len(found.data), found.etag, found.id, found.content_type)
+        return ObjectStat(bucket, key, len(found.data), found.etag, found.id, found.content_type, found.modified_at)
 
     def read_range(
         self, bucket: str, key: str, start: int, length: int, *, etag: str | None = None, version_id: str | None = None
@@ -72,7 +79,7 @@ class MemoryStore:
         with self._lock:
             into = self._bucket(bucket)
             version_id = f"v{next(self._numbers)}" if into.versioned else None
-            stored = _Version(bytes(data), _etag(data), content_type, version_id)
+            stored = _Version(bytes(data), _etag(data), content_type, version_id, self._now())
             kept = into.objects.get(key, []) if into.versioned else []
             into.objects[key] = [*kept, stored]
             return PutOutcome(created=True, etag=stored.etag)
@@ -97,6 +104,23 @@ class MemoryStore:
                 else:
                     within.objects.pop(key, None)
             return len(asked)
+
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        with self._lock:
+            found = self._find(pinned.bucket, pinned.key, pinned.version_id)
+            if found.etag != pinned.etag:
+                raise changed_object(_place(pinned.bucket, pinned.key, pinned.version_id))
+            versions = self._bucket(pinned.bucket).objects
+            left = [version for version in versions[pinned.key] if version is not found]
+            if left:
+                versions[pinned.key] = left
+            else:
+                del versions[pinned.key]
+
+    def list_objects(self, bucket: str, prefix: str) -> Iterator[ObjectStat]:
+        for key in self.list_keys(bucket, prefix):
+            with suppress(MissingObject):  # gone meanwhile
+                yield self.stat(bucket, key)
 
     def bucket_exists(self, bucket: str) -> bool:
         return bucket in self._buckets

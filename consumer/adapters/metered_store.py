@@ -60,6 +60,10 @@ class MeteredStore:
         with self._metered("delete"):
             return self._store.delete(bucket, keys)
 
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        with self._metered("delete_exactly"):
+            self._store.delete_exactly(pinned)
+
     def bucket_exists(self, bucket: str) -> bool:
         with self._metered("bucket_exists"):
             return self._store.bucket_exists(bucket)

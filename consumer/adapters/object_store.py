@@ -13,10 +13,10 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import BinaryIO, Self, TypeVar, cast
+from urllib.parse import urlencode
 
 import minio
 import urllib3
@@ -24,8 +24,11 @@ from minio.deleteobjects import DeleteObject
 from minio.error import S3Error, ServerError
 from minio.helpers import check_bucket_name, check_object_name
 
+from consumer.adapters.signing import Signer
+from consumer.adapters.store_encryption import NO_ENCRYPTION, CustomerKey, Encryption
 from consumer.adapters.store_errors import (
     Place,
+    changed_object,
     from_response,
     missing_bucket,
     missing_object,
@@ -33,7 +36,7 @@ from consumer.adapters.store_errors import (
     translated,
     unavailable,
 )
-from consumer.errors import ChangedObject, MissingObject, StoreUnavailable
+from consumer.errors import ChangedObject, EncryptedObject, MissingObject, StoreUnavailable
 from consumer.ports import ObjectStat, PutOutcome
 from consumer.settings import StoreSettings
 
@@ -46,10 +49,10 @@ BATCH_KEYS = 1_000
 CONNECT_TIMEOUT_S = 5.0
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
-SIGNATURE_LIFE = timedelta(hours=1)
 
 BINARY = "application/octet-stream"
 T = TypeVar("T")
+Conditions = dict[str, str | list[str] | tuple[str]]
 Progress = Callable[[int], None]
 """Told the bytes so far."""
 
@@ -69,6 +72,7 @@ class S3Store:
             region=settings.region,
             request_timeout_s=settings.request_timeout_s,
             ca_file=settings.ca_file,
+            encryption=Encryption.of(settings),
         )
 
     def __init__(
@@ -82,11 +86,13 @@ class S3Store:
         region: str = "us-east-1",
         request_timeout_s: float = 30.0,
         ca_file: str = "",
+        encryption: Encryption = NO_ENCRYPTION,
         connections: int = 16,
         tries: int = 4,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._endpoint = endpoint
+        self.endpoint = endpoint
+        self.encryption = encryption
         self._tries = tries
         self._sleep = sleep
         self._pool = urllib3.PoolManager(
@@ -96,7 +102,7 @@ class S3Store:
             cert_reqs="CERT_REQUIRED",
             ca_certs=ca_file or None,
         )
-        self._client = minio.Minio(
+        self.client = minio.Minio(
             endpoint,
             access_key=access_key or None,
             secret_key=secret_key or None,
@@ -105,6 +111,7 @@ class S3Store:
             region=region,
             http_client=self._pool,
         )
+        self._signer = Signer(self.client, region, access_key, secret_key, session_token)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -174,12 +181,13 @@ class S3Store:
         """Not tried again, because the source can be read only once. An upload that breaks off leaves no object."""
         place, counted = self._place(bucket, key), _Counted(source, progress)
         with translated(place):
-            stored = self._client.put_object(
+            stored = self.client.put_object(
                 bucket,
                 key,
                 cast("BinaryIO", counted),  # of which minio wants read() only
                 -1,
                 content_type,
+                sse=self.encryption.of_new(bucket),
                 part_size=PART_BYTES,
                 num_parallel_uploads=PARALLEL_PARTS,
             )
@@ -194,6 +202,18 @@ class S3Store:
             asked += len(batch)
         return asked
 
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        """A store that knows conditions on DELETE is given one; with others the look before it has to do."""
+        place = self._place(pinned.bucket, pinned.key, pinned.version_id)
+        self._repeated(lambda: self._delete_exactly(place, pinned.etag))
+
+    def list_objects(self, bucket: str, prefix: str) -> Iterator[ObjectStat]:
+        """As `list_keys`, with size, etag and age."""
+        place, after = self._place(bucket), ""
+        while page := self._repeated(partial(self._list_objects, place, prefix, after)):
+            yield from page
+            after = page[-1].key
+
     def make_bucket(self, bucket: str) -> None:
         place = self._place(bucket)
         self._repeated(lambda: self._make_bucket(place))
@@ -201,19 +221,25 @@ class S3Store:
     # ── one request each ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _stat(self, place: Place) -> ObjectStat:
-        with translated(place):
-            try:
-                found = self._client.stat_object(place.bucket, place.key, version_id=place.version_id)
-            except (S3Error, ServerError):
-                self._ask_for_reason(place)
-                raise
+        found = self._with_key(place, partial(self._head, place))
         return ObjectStat(
-            place.bucket, place.key, found.size or 0, found.etag or "", _version(found.version_id), found.content_type
+            place.bucket,
+            place.key,
+            found.size or 0,
+            found.etag or "",
+            _version(found.version_id),
+            found.content_type,
+            found.last_modified,
         )
 
-    def _ask_for_reason(self, place: Place) -> None:
-        """An answer to HEAD has no body: it does not say whether the bucket or the object is missing. GET's does."""
-        self._client.get_object(place.bucket, place.key, 0, 1, version_id=place.version_id).close()
+    def _head(self, place: Place, key: CustomerKey | None) -> minio.datatypes.Object:
+        with translated(place):
+            try:
+                return self.client.stat_object(place.bucket, place.key, key, version_id=place.version_id)
+            except (S3Error, ServerError):
+                # An answer to HEAD has no body: whether bucket or object is missing, it does not say; GET's does.
+                self.client.get_object(place.bucket, place.key, 0, 1, ssec=key, version_id=place.version_id).close()
+                raise
 
     def _read(self, place: Place, start: int, length: int, etag: str | None) -> bytes:
         with self._opened(place, start, length, etag) as response, translated(place):
@@ -225,16 +251,8 @@ class S3Store:
         self, place: Place, start: int, length: int, etag: str | None
     ) -> Iterator[urllib3.BaseHTTPResponse | io.BytesIO]:
         """The bytes from `start` on; a length of 0 is all that follows, a start behind the end gives none."""
-        conditions: dict[str, str | list[str] | tuple[str]] = {"If-Match": f'"{etag}"'} if etag else {}
-        with translated(place):
-            try:
-                response = self._client.get_object(
-                    place.bucket, place.key, start, length, conditions, version_id=place.version_id
-                )
-            except S3Error as exc:
-                if exc.code != "InvalidRange":
-                    raise
-                response = None
+        conditions: Conditions = {"If-Match": f'"{etag}"'} if etag else {}
+        response = self._with_key(place, partial(self._ask_for_bytes, place, start, length, conditions))
         if response is None:
             yield io.BytesIO()
             return
@@ -244,33 +262,58 @@ class S3Store:
             response.close()
             response.release_conn()
 
+    def _ask_for_bytes(
+        self,
+        place: Place,
+        start: int,
+        length: int,
+        conditions: Conditions,
+        key: CustomerKey | None,
+    ) -> urllib3.BaseHTTPResponse | None:
+        with translated(place):
+            try:
+                return self.client.get_object(
+                    place.bucket, place.key, start, length, conditions, key, version_id=place.version_id
+                )
+            except S3Error as exc:
+                if exc.code != "InvalidRange":
+                    raise
+                return None
+
     def _list(self, place: Place, prefix: str, after: str) -> list[str]:
         with translated(place):
-            found = self._client.list_objects(place.bucket, prefix=prefix, recursive=True, start_after=after or None)
+            found = self.client.list_objects(place.bucket, prefix=prefix, recursive=True, start_after=after or None)
             return [str(one.object_name) for one in itertools.islice(found, BATCH_KEYS)]
 
     def _bucket_exists(self, place: Place) -> bool:
         with translated(place):
             try:
-                return bool(self._client.bucket_exists(place.bucket))
+                return bool(self.client.bucket_exists(place.bucket))
             except (S3Error, ServerError):
                 # As above: whether the bucket is closed to us or our keys are refused, only a body says.
-                next(iter(self._client.list_objects(place.bucket)), None)
+                next(iter(self.client.list_objects(place.bucket)), None)
                 raise
 
     def _put(self, place: Place, data: bytes, headers: dict[str, str]) -> PutOutcome:
-        """One PUT by a presigned URL: minio's own has no place for a condition, and cuts large bodies into parts."""
-        with translated(place):
-            url = self._client.presigned_put_object(place.bucket, place.key, SIGNATURE_LIFE)
-            response = self._pool.request("PUT", url, body=data, headers=headers)
+        """One PUT that we sign: minio's own has no place for a condition, and cuts large bodies into parts."""
+        response = self.send("PUT", place, data, headers | self.encryption.headers(place.bucket))
         if response.status != http.HTTPStatus.OK:
             raise from_response(place, response)
         return PutOutcome(created=True, etag=_etag_of(response) or "")
 
+    def send(
+        self, method: str, place: Place, data: bytes = b"", headers: dict[str, str] | None = None, query: str = ""
+    ) -> urllib3.BaseHTTPResponse:
+        """One request, signed, whatever the answer is."""
+        with translated(place):
+            signed = self._signer.sign(method, place.bucket, place.key, query=query, data=data, headers=headers or {})
+            return self._pool.request(method, signed[0], body=data, headers=signed[1])
+
     def _put_new(self, place: Place, data: bytes, content_type: str) -> PutOutcome:
         try:
             return self._put(place, data, {"Content-Type": content_type, "If-None-Match": "*"})
-        except ChangedObject as exc:
+        except (ChangedObject, EncryptedObject) as exc:
+            # The second: before its condition, MinIO asks whether our key fits what is there.
             return self._stored(place, unavailable(place, "another writer's object was there and is gone again"), exc)
         except StoreUnavailable as exc:
             # The refusal of a large body can arrive as a lost connection, because the server does not read to its
@@ -286,14 +329,33 @@ class S3Store:
 
     def _delete(self, place: Place, keys: list[str]) -> None:
         with translated(place):
-            faults = list(self._client.remove_objects(place.bucket, [DeleteObject(key) for key in keys]))
+            faults = list(self.client.remove_objects(place.bucket, [DeleteObject(key) for key in keys]))
         for fault in faults:
             raise of_code(Place(place.endpoint, place.bucket, fault.name or ""), fault.code or "")
+
+    def _delete_exactly(self, place: Place, etag: str) -> None:
+        if self._stat(place).etag != etag:
+            raise changed_object(place)
+        query = urlencode({"versionId": place.version_id}) if place.version_id else ""
+        headers = {} if query else {"If-Match": f'"{etag}"'}
+        response = self.send("DELETE", place, headers=headers, query=query)
+        if response.status not in (http.HTTPStatus.OK, http.HTTPStatus.NO_CONTENT):
+            raise from_response(place, response)
+
+    def _list_objects(self, place: Place, prefix: str, after: str) -> list[ObjectStat]:
+        with translated(place):
+            found = self.client.list_objects(place.bucket, prefix=prefix, recursive=True, start_after=after or None)
+            return [
+                ObjectStat(
+                    place.bucket, str(one.object_name), one.size or 0, one.etag or "", modified_at=one.last_modified
+                )
+                for one in itertools.islice(found, BATCH_KEYS)
+            ]
 
     def _make_bucket(self, place: Place) -> None:
         with translated(place):
             try:
-                self._client.make_bucket(place.bucket)
+                self.client.make_bucket(place.bucket)
             except S3Error as exc:
                 if exc.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
                     raise
@@ -302,7 +364,7 @@ class S3Store:
 
     def _place(self, bucket: str, key: str | None = None, version_id: str | None = None) -> Place:
         """Refuses names that no object can have, among them those with `..`, which a URL would lead elsewhere."""
-        place = Place(self._endpoint, bucket, key or "", version_id)
+        place = Place(self.endpoint, bucket, key or "", version_id, self.encryption.key_of(bucket) is not None)
         try:
             check_bucket_name(bucket, s3_check=True)
         except ValueError as exc:
@@ -312,6 +374,13 @@ class S3Store:
         except ValueError as exc:
             raise missing_object(place) from exc
         return place
+
+    def _with_key(self, place: Place, ask: Callable[[CustomerKey | None], T]) -> T:
+        """With the key of our buckets. What was written to them before there was one is read without."""
+        if key := self.encryption.key_of(place.bucket):
+            with suppress(EncryptedObject):
+                return ask(key)
+        return ask(None)
 
     def _repeated(self, ask: Callable[[], T]) -> T:
         for failures in itertools.count(1):

@@ -38,16 +38,23 @@ _WORTH_A_RETRY = 408, 429
 class ConfluentRegistry:
     """Implements `wire.SchemaRegistry`. Ids are remembered; only `prepare` and foreign schemas cost a request."""
 
-    def __init__(self, url: str, *, username: str = "", password: str = "", auto_register: bool = True) -> None:
+    def __init__(
+        self, url: str, *, username: str = "", password: str = "", ca_file: str = "", auto_register: bool = True
+    ) -> None:
         self._address = _address(url)
         self._auto_register = auto_register
         self._ids: dict[str, int] = {}
         login = {"basic.auth.user.info": f"{username}:{password}"} if username else {}
+        trust = {"ssl.ca.location": ca_file} if ca_file else {}
         limits = {"timeout": TIMEOUT_S, "max.retries": RETRIES, "retries.wait.ms": FIRST_WAIT_MS}
         try:
-            self._client = SchemaRegistryClient.new_client({"url": url, **limits, **login})
+            self._client = SchemaRegistryClient.new_client({"url": url, **limits, **login, **trust})
         except ValueError as exc:
             raise Misconfigured(f"registry.url {self._address!r} cannot be used. Give http://HOST:PORT.") from exc
+        except OSError as exc:
+            raise Misconfigured(
+                f"registry.ca_file {ca_file!r} cannot be read ({exc.strerror}). Give a PEM file."
+            ) from exc
 
     def close(self) -> None:
         """Close the connections."""
@@ -122,7 +129,7 @@ class ConfluentRegistry:
                 raise self._unavailable(f"status {exc.http_status_code}") from exc
             raise Misconfigured(f"{self._refusal(exc.http_status_code, subject)}", subject=subject) from exc
         except (httpx.HTTPError, ValueError) as exc:
-            raise self._unavailable(type(exc).__name__) from exc
+            raise self._unavailable(_reason(exc)) from exc
 
     def _refusal(self, status: int, subject: str) -> str:
         if status == _CONFLICT:
@@ -149,10 +156,16 @@ class ConfluentRegistry:
                 ) from exc
             raise self._unavailable(f"status {exc.http_status_code}") from exc
         except (httpx.HTTPError, ValueError) as exc:
-            raise self._unavailable(type(exc).__name__) from exc
+            raise self._unavailable(_reason(exc)) from exc
 
     def _unavailable(self, reason: str) -> RegistryUnavailable:
         return RegistryUnavailable(f"The registry at {self._address} does not answer ({reason}). Try again.")
+
+
+def _reason(exc: Exception) -> str:
+    """The kind of error; of TLS what is wrong, since waiting does not mend it."""
+    untrusted = "CERTIFICATE_VERIFY_FAILED" in str(exc)
+    return "its certificate is not trusted, check registry.ca_file" if untrusted else type(exc).__name__
 
 
 def _avro(text: RegisteredText) -> Schema:

@@ -1,10 +1,14 @@
-"""Decode a recording in a confined child process: bytes in by request, 16 kHz mono samples out.
+"""Decode a recording in a confined child process: bytes in by request, 16 kHz samples out, mixed or by channel.
 
     with decode(source, media, limits) as decoding:
         decoding.facts                      # known before the first sample
         for samples in decoding.blocks():   # int16, (n_samples,), about two seconds each
             ...
         decoding.warnings                   # known after the last one
+
+    with decode(source, media, limits, track=1, by_channel=True) as decoding:
+        for samples in decoding.channels():  # int16, (channels, n_samples)
+            ...
 
 A file that breaks off is not refused: what can be decoded is used, and RECORDING_TRUNCATED says so. Whether that is
 enough is for the sender to judge; an interview of an hour that lost its last minute is worth having. Only a file
@@ -64,6 +68,7 @@ LEAST_SPEED: Final = 10
 _VERDICTS = {
     "UnreadableAudio": (errors.UnreadableAudio, "cannot be decoded", "check that it plays, and upload it again"),
     "NoSoundTrack": (errors.NoSoundTrack, "has no sound track", "send a recording with sound"),
+    "MissingTrack": (errors.MissingTrack, "has no sound track of that number", "send the job with another track"),
     "UnsupportedMedia": (errors.UnsupportedMedia, "cannot be decoded here", "convert it to FLAC, MP3, AAC or Opus"),
     "DecoderLimit": (errors.DecoderLimit, "goes over the decoder's limits", "convert it to FLAC or MP3"),
 }
@@ -72,11 +77,21 @@ _VERDICTS = {
 class Decoding:
     """A running decoder. `facts` is set from the start, `warnings` when `blocks` has ended."""
 
-    def __init__(self, source: RangeSource, media: MediaType, limits: DecodeLimits, decoders: Decoders) -> None:
-        self._source = source if isinstance(source, ReadAhead) else ReadAhead(source)
+    def __init__(
+        self,
+        source: ReadAhead,
+        media: MediaType,
+        limits: DecodeLimits,
+        decoders: Decoders,
+        track: int | None = None,
+        *,
+        by_channel: bool = False,
+    ) -> None:
+        self._source = source
         self._limits = limits
-        self._received_bytes = 0
-        self._decoder = self._started(decoders, media)
+        self._by_channel = by_channel
+        self._received_bytes = 0  # of each channel
+        self._decoder = self._started(decoders, media, track)
         self._link = self._decoder.link
         self._patience_s = max(limits.decoder_stall_s, START_S)
         self._served_bytes = 0
@@ -99,39 +114,50 @@ class Decoding:
         return self._decoder.process_id
 
     @property
+    def streams(self) -> int:
+        """Channels that come out."""
+        return self.facts.channels if self._by_channel else 1
+
+    @property
     def _audio_s(self) -> float:
         return to_seconds(self._received_bytes // BYTES_PER_SAMPLE)
 
     def blocks(self) -> Iterator[Block]:
-        """Samples as they are decoded, channel 0 of 1: all channels are mixed to one.
+        """Samples as they are decoded, (n_samples,), of the only stream; raises what `channels` raises."""
+        assert self.streams == 1, "several streams come by channel"
+        return (samples[0] for samples in self.channels())
 
-        (Streams per channel would come from here too, as pairs of channel and samples.)
+    def channels(self) -> Iterator[Block]:
+        """Samples as they are decoded, (streams, n_samples): each channel, or the one that all are mixed to.
 
         Raises UnreadableAudio, UnsupportedMedia, NoSoundTrack, DecoderLimit, RecordingTooLong, EmptyRecording (not
         one sample), DecoderCrashed, and what the source raises.
         """
+        streams = self.streams
         while True:
             kind, payload = self._next()
             if kind is Kind.END:
                 self._finish(self._parsed(protocol.parse_ending, payload))
                 return
-            if kind is not Kind.PCM or len(payload) % BYTES_PER_SAMPLE:
+            if kind is not Kind.PCM or len(payload) % (streams * BYTES_PER_SAMPLE):
                 raise self._crashed(f"{kind.name} of {len(payload)} bytes came among the samples")
-            self._received_bytes += len(payload)
+            self._received_bytes += len(payload) // streams
             self._check_length()
-            yield np.frombuffer(payload, dtype="<i2")
+            yield np.ascontiguousarray(np.frombuffer(payload, dtype="<i2").reshape(-1, streams).T)
 
     def close(self) -> None:
         """End the child, whatever it does."""
         self._decoder.close()
 
-    def _started(self, decoders: Decoders, media: MediaType) -> Decoder:
+    def _started(self, decoders: Decoders, media: MediaType, track: int | None) -> Decoder:
         limits = self._limits
         order = Order(
             self._source.size_bytes,
             media.demuxer,
             limits.decoder_memory_bytes,
             _cpu_s(limits),
+            track=track,
+            by_channel=self._by_channel,
             max_streams=limits.max_streams,
             max_expansion=limits.max_expansion,
         )
@@ -201,6 +227,8 @@ class Decoding:
         limits = self._limits
         if not 0 < facts.channels <= limits.max_channels:
             raise self._unsupported(f"{facts.channels} channels (1 to {limits.max_channels} are taken)")
+        if self._by_channel and facts.channels > limits.max_transcribed_channels:
+            raise self._too_many_channels(facts.channels)
         if not LOWEST_SAMPLE_RATE_HZ <= facts.sample_rate_hz <= limits.max_sample_rate_hz:
             taken = f"{LOWEST_SAMPLE_RATE_HZ} to {limits.max_sample_rate_hz} are taken"
             raise self._unsupported(f"{facts.sample_rate_hz} Hz ({taken})")
@@ -252,6 +280,15 @@ class Decoding:
             limit_s=limit_s,
         )
 
+    def _too_many_channels(self, channels: int) -> errors.TooManyChannels:
+        limit = self._limits.max_transcribed_channels
+        return errors.TooManyChannels(
+            f"{self._source.name} has {channels} channels, and at most {limit} are transcribed apart; send the job "
+            "without multichannel, or a recording with the channels that matter",
+            key=self._source.name,
+            channels=channels,
+        )
+
     def _died(self) -> errors.WhisperXError:
         """What to say when the child is gone without a verdict."""
         try:
@@ -280,19 +317,26 @@ class Decoding:
 
 @contextlib.contextmanager
 def decode(
-    source: RangeSource, media: MediaType, limits: DecodeLimits, decoders: Decoders = SHARED
+    source: RangeSource,
+    media: MediaType,
+    limits: DecodeLimits,
+    decoders: Decoders = SHARED,
+    *,
+    track: int | None = None,
+    by_channel: bool = False,
 ) -> Iterator[Decoding]:
     """A decoder that runs as long as the block does; `facts` are there at once.
 
-    Raises UnreadableAudio, UnsupportedMedia (a codec, channels or a rate that we do not take), NoSoundTrack,
-    DecoderLimit, RecordingTooLong (by the header), DecoderCrashed, and what the source raises.
+    `track` counts sound tracks from 0; None is the one that FFmpeg's command line would take. Raises UnreadableAudio,
+    UnsupportedMedia (a codec, channels or a rate that we do not take), NoSoundTrack, MissingTrack, TooManyChannels (to
+    be kept apart), DecoderLimit, RecordingTooLong (by the header), DecoderCrashed, and what the source raises.
     """
-    decoding = Decoding(source, media, limits, decoders)
-    try:
+    with contextlib.ExitStack() as open_here:
+        ahead = source if isinstance(source, ReadAhead) else open_here.enter_context(ReadAhead(source))
+        decoding = Decoding(ahead, media, limits, decoders, track, by_channel=by_channel)
+        open_here.callback(decoding.close)
         _ = decoding.facts
         yield decoding
-    finally:
-        decoding.close()
 
 
 @functools.cache
@@ -317,5 +361,12 @@ def _warnings(name: str, ending: Ending) -> Iterator[Problem]:
         yield Problem(
             code="RECORDING_DAMAGED",
             message=f"{ending.damaged_packets} packets of {name} are damaged and were left out; check the upload",
+            stage="plan",
+        )
+    if ending.channels_change:
+        yield Problem(
+            code="CHANNELS_CHANGE",
+            message=f"parts of {name} have another number of channels than its start: those that are missing are "
+            "silent, those that are more are mixed to the others; record all of it in one way",
             stage="plan",
         )

@@ -4,7 +4,8 @@ A demuxer or decoder of FFmpeg that is taken over by a hostile file finds itself
 and (much) memory. It gets the recording's bytes from its parent on request, and gives samples back.
 
 What whisperx gets from `ffmpeg -f s16le -ac 1 -acodec pcm_s16le -ar 16000` is what comes out here: the same stream is
-chosen, damaged packets are skipped, and the same libswresample mixes and resamples.
+chosen, damaged packets are skipped, and the same libswresample mixes and resamples. Where channels are kept apart, each
+is what `-af pan=mono|c0=cN` in front of the same arguments gives.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import io
 import os
 import socket
 import wave
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import av
@@ -27,6 +29,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 
+from consumer.audio.chained import next_link
 from consumer.audio.confine import confine
 from consumer.audio.protocol import (
     EXPANSION_FREE_BYTES,
@@ -75,8 +78,15 @@ GUESSED_LENGTHS = ("aac",)
 HEAD_BYTES = 1 << 16
 """How much of a file is looked at for the length that its header announces."""
 
+STANDARD_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
+"""FFmpeg's own layouts for one to eight channels, which it knows how to mix to."""
+
 MAX_DAMAGED_IN_A_ROW = 5_000
 """Packets without a sample after which the rest is given up: two minutes of MP3."""
+
+
+Link = tuple[InputContainer, AudioStream]
+"""One of the recordings in a chained file, opened, with its sound track."""
 
 
 class CannotDecode(Exception):
@@ -88,19 +98,24 @@ class CannotDecode(Exception):
 
 
 class ServedFile:
-    """A file object whose bytes come from the parent."""
+    """A file object whose bytes come from the parent; `start` leaves out those before it."""
 
-    def __init__(self, link: socket.socket, size_bytes: int) -> None:
+    def __init__(self, link: socket.socket, size_bytes: int, start: int = 0) -> None:
         self._link = link
-        self._size_bytes = size_bytes
+        self._size_bytes = size_bytes - start
+        self._start = start
         self._at = 0
+
+    def behind(self, start: int) -> ServedFile:
+        """The rest of the file as a file of its own."""
+        return ServedFile(self._link, self._start + self._size_bytes, self._start + start)
 
     def read(self, length: int = -1) -> bytes:
         left = max(self._size_bytes - self._at, 0)
         length = min(left if length < 0 else length, left, MAX_FRAME_BYTES)
         if length == 0:
             return b""
-        send_read(self._link, self._at, length)
+        send_read(self._link, self._start + self._at, length)
         answer = receive(self._link)
         if answer is None or answer[0] is not Kind.DATA:
             os._exit(0)  # the parent is gone or has closed the link: nobody wants the samples
@@ -136,10 +151,14 @@ def open_container(file: BinaryIO | ServedFile, demuxer: str, max_streams: int =
     return container
 
 
-def choose_stream(container: InputContainer) -> AudioStream:
-    """The sound track that FFmpeg's own command line would take."""
-    stream = container.streams.best("audio")
-    if stream is None and container.streams.audio:  # what FFmpeg cannot count, such as 10,000 of them, is 0 to it
+def choose_stream(container: InputContainer, track: int | None = None) -> AudioStream:
+    """The sound track of that number, counted from 0; None: the one that FFmpeg's own command line would take."""
+    tracks = container.streams.audio
+    if track is not None and tracks and track >= len(tracks):
+        has = "1 sound track, number 0" if len(tracks) == 1 else f"{len(tracks)} sound tracks, 0 to {len(tracks) - 1}"
+        raise CannotDecode("MissingTrack", f"it has {has}")
+    stream = tracks[track] if track is not None and tracks else container.streams.best("audio")
+    if stream is None and tracks:  # what FFmpeg cannot count, such as 10,000 of them, is 0 to it
         raise CannotDecode("UnsupportedMedia", "its sound has no channels or no sample rate, or too many to decode")
     if not isinstance(stream, AudioStream):
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "no track at all"
@@ -165,6 +184,8 @@ def facts_of(container: InputContainer, stream: AudioStream, size: int) -> Facts
         sample_rate_hz=stream.codec_context.sample_rate or 0,
         duration_hint_s=hint_s,
         hint_is_exact=hint_s is not None and not _is_guess(container, stream, size, hint_s),
+        track=[one.index for one in container.streams.audio].index(stream.index),
+        tracks=len(container.streams.audio),
     )
 
 
@@ -181,7 +202,11 @@ def _is_guess(container: InputContainer, stream: AudioStream, size: int, hint_s:
 
 
 class Resampler:
-    """Frames of any format to 16 kHz mono s16le bytes; begins anew when the format changes within the stream."""
+    """Frames of any format to 16 kHz s16le bytes, all channels mixed to one; begins anew when the format changes within
+    the stream."""
+
+    channels = 1
+    channels_change = False
 
     def __init__(self) -> None:
         self._format: tuple[str, str, int] | None = None
@@ -193,7 +218,7 @@ class Resampler:
         if kind != self._format:
             yield from self.flush()
             self._format = kind
-            self._inner = AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE_HZ)
+            self._inner = AudioResampler(format="s16", layout=self._layout_for(frame), rate=SAMPLE_RATE_HZ)
         assert self._inner is not None
         try:
             resampled = self._inner.resample(frame)
@@ -203,59 +228,107 @@ class Resampler:
             reason = f"{frame.layout.nb_channels} channels in no order that can be mixed"
             raise CannotDecode("UnsupportedMedia", reason) from exc
         for out in resampled:
-            yield _pcm(out)
+            yield self._pcm(out)
 
     def flush(self) -> Iterator[bytes]:
         inner, self._inner, self._format = self._inner, None, None
         if inner is not None:
             for out in inner.resample(None):
                 if out is not None:
-                    yield _pcm(out)
+                    yield self._pcm(out)
+
+    def _layout_for(self, frame: AudioFrame) -> str | None:  # noqa: ARG002  (others look at it)
+        """What to mix to; None keeps the channels as they are."""
+        return "mono"
+
+    def _pcm(self, frame: AudioFrame) -> bytes:
+        return bytes(memoryview(frame.planes[0])[: frame.samples * frame.layout.nb_channels * BYTES_PER_SAMPLE])
 
 
-def _pcm(frame: AudioFrame) -> bytes:
-    return bytes(memoryview(frame.planes[0])[: frame.samples * BYTES_PER_SAMPLE])
+class ChannelResampler(Resampler):
+    """The channels side by side (interleaved), each resampled by itself. Their number is fixed from the start.
+
+    Where a part of the stream has fewer, those that it lacks are silent; where it has more, they are mixed down to
+    that number, so that no sound is lost.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def _layout_for(self, frame: AudioFrame) -> str | None:
+        count = frame.layout.nb_channels
+        self.channels_change |= count != self.channels
+        if count <= self.channels:
+            return None
+        if self.channels > len(STANDARD_LAYOUTS):
+            raise CannotDecode("UnsupportedMedia", f"its sound goes from {self.channels} channels to {count}")
+        return STANDARD_LAYOUTS[self.channels - 1]
+
+    def _pcm(self, frame: AudioFrame) -> bytes:
+        return with_silent_channels(super()._pcm(frame), frame.layout.nb_channels, self.channels)
+
+
+def with_silent_channels(pcm: bytes, channels: int, wanted: int) -> bytes:
+    """Interleaved 16-bit samples with silence in the channels that are missing, which are the last."""
+    if channels == wanted:
+        return pcm
+    samples, spread = array("h", pcm), array("h", bytes(len(pcm) // channels * wanted))
+    for channel in range(channels):
+        spread[channel::wanted] = samples[channel::channels]
+    return spread.tobytes()
 
 
 class Decoding:
     """One pass over the sound track. `ending` tells, afterwards, how it went.
 
     `missing_bytes` is what the header announced beyond the end of the file, as far as that is known beforehand.
+    `go_on` opens what follows where FFmpeg says that it does not go on, behind the packet at that byte.
     """
 
-    def __init__(self, container: InputContainer, stream: AudioStream, missing_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: AudioStream,
+        resampler: Resampler,
+        missing_bytes: int = 0,
+        go_on: Callable[[int], Link | None] | None = None,
+    ) -> None:
         self._container = container
         self._stream = stream
+        self._resampler = resampler
+        self._go_on = go_on
+        self._last_packet_at = 0
         self._missing_bytes = missing_bytes
         self._damaged = 0
         self._damaged_in_a_row = 0
         self._broken_off: str | None = None
         self._packet_bytes = 0
+        self._most_bytes = container.size * MAX_REREAD + REREAD_FREE_BYTES  # over all links of a chain
         self._sent_bytes = 0
 
     def pcm(self) -> Iterator[bytes]:
-        resampler = Resampler()
         for frame in self._frames():
-            for block in resampler.feed(frame):
+            for block in self._resampler.feed(frame):
                 self._sent_bytes += len(block)
                 yield block
-        for block in resampler.flush():
+        for block in self._resampler.flush():
             self._sent_bytes += len(block)
             yield block
 
     def check_expansion(self, most: int) -> None:
         """Against the bytes of the packets so far: the parent sees only whole buffers, and those too late."""
-        if self._sent_bytes > max(EXPANSION_FREE_BYTES, self._packet_bytes * most):
+        if self._sent_bytes / self._resampler.channels > max(EXPANSION_FREE_BYTES, self._packet_bytes * most):
             raise CannotDecode("DecoderLimit", f"it expands to more than {most} times its size")
 
     def ending(self, facts: Facts) -> Ending:
-        return Ending(self._broken_off or self._missing(facts), self._damaged)
+        return Ending(self._broken_off or self._missing(facts), self._damaged, self._resampler.channels_change)
 
     def _missing(self, facts: Facts) -> str | None:
         """More than a second, and more than a hundredth, less than the container says: the file was cut."""
         if self._missing_bytes > 0:
             return f"{self._missing_bytes} bytes are missing"
-        decoded_s = self._sent_bytes / BYTES_PER_SAMPLE / SAMPLE_RATE_HZ
+        decoded_s = self._sent_bytes / self._resampler.channels / BYTES_PER_SAMPLE / SAMPLE_RATE_HZ
         hint_s = facts.duration_hint_s or 0.0
         if facts.hint_is_exact and hint_s - decoded_s > max(1.0, hint_s / 100):
             return f"{decoded_s:.1f} s of {hint_s:.1f} s are there"
@@ -276,13 +349,31 @@ class Decoding:
             self._broken_off = "its last packet is incomplete"
 
     def _packets(self) -> Iterator[av.Packet[AudioStream]]:
-        most_bytes = self._container.size * MAX_REREAD + REREAD_FREE_BYTES
+        """Those of all links of a chain."""
+        while True:
+            try:
+                yield from self._packets_of_link()
+            except av.error.PatchWelcomeError as exc:
+                following = self._go_on(self._last_packet_at) if self._go_on else None
+                if following is None:
+                    self._broken_off = f"reading stopped: {_said(exc)}"
+                    return
+                self._container.close()
+                self._container, self._stream = following
+                self._last_packet_at = 0
+            else:
+                return
+
+    def _packets_of_link(self) -> Iterator[av.Packet[AudioStream]]:
         try:
             for packet in self._container.demux(self._stream):
                 self._packet_bytes += packet.size
-                if self._packet_bytes > most_bytes:  # from within FFmpeg's buffer, so that nobody else sees it
+                if self._packet_bytes > self._most_bytes:  # from within FFmpeg's buffer, so that nobody else sees it
                     raise CannotDecode("DecoderLimit", f"it gives its own bytes more than {MAX_REREAD} times over")
+                self._last_packet_at = packet.pos or self._last_packet_at
                 yield packet
+        except av.error.PatchWelcomeError:
+            raise
         except (av.error.FFmpegError, EOFError) as exc:
             if isinstance(exc, MemoryError):
                 raise
@@ -310,14 +401,35 @@ def decode(link: socket.socket, order: Order) -> None:
     missing_bytes = (announced_end(file.read(HEAD_BYTES)) or 0) - order.size_bytes
     file.seek(0)
     with open_container(file, order.demuxer, order.max_streams) as container:
-        stream = choose_stream(container)
+        stream = choose_stream(container, order.track)
         facts = facts_of(container, stream, order.size_bytes)
         send_json(link, Kind.FACTS, facts)
-        decoding = Decoding(container, stream, missing_bytes)
-        for block in gathered(decoding.pcm()):
+        resampler = ChannelResampler(max(facts.channels, 1)) if order.by_channel else Resampler()
+        decoding = Decoding(container, stream, resampler, missing_bytes, Links(file, order).open_next)
+        for block in gathered(decoding.pcm(), resampler.channels):
             decoding.check_expansion(order.max_expansion)
             send(link, Kind.PCM, block)
         send_json(link, Kind.END, decoding.ending(facts))
+
+
+class Links:
+    """The links of a chained file that FFmpeg does not go on into, opened one after the other."""
+
+    def __init__(self, file: ServedFile, order: Order) -> None:
+        self._file = file
+        self._order = order
+
+    def open_next(self, at: int) -> Link | None:
+        """The link behind the page at that byte of the link before; None where none can be opened."""
+        start = next_link(self._file, at) if self._order.demuxer == "ogg" else None
+        if start is None:
+            return None
+        self._file = self._file.behind(start)
+        try:
+            container = open_container(self._file, self._order.demuxer, self._order.max_streams)
+            return container, choose_stream(container, self._order.track)
+        except CannotDecode:
+            return None
 
 
 def rehearse() -> None:
@@ -332,19 +444,20 @@ def rehearse() -> None:
     with open_container(wav, "wav") as container:
         stream = choose_stream(container)
         facts = facts_of(container, stream, len(wav.getvalue()))
-        decoding = Decoding(container, stream)
+        decoding = Decoding(container, stream, Resampler())
         assert any(decoding.pcm())
         assert decoding.ending(facts) == Ending()
 
 
-def gathered(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Small blocks joined, large ones cut, so that each message has about PCM_BLOCK_BYTES."""
+def gathered(blocks: Iterator[bytes], channels: int = 1) -> Iterator[bytes]:
+    """Small blocks joined, large ones cut between frames, so that each message has about PCM_BLOCK_BYTES."""
+    size = PCM_BLOCK_BYTES - PCM_BLOCK_BYTES % (channels * BYTES_PER_SAMPLE)
     waiting = bytearray()
     for block in blocks:
         waiting += block
-        while len(waiting) >= PCM_BLOCK_BYTES:
-            yield bytes(waiting[:PCM_BLOCK_BYTES])
-            del waiting[:PCM_BLOCK_BYTES]
+        while len(waiting) >= size:
+            yield bytes(waiting[:size])
+            del waiting[:size]
     if waiting:
         yield bytes(waiting)
 

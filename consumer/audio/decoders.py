@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import os
@@ -134,6 +135,7 @@ class _Server:
 
     def close(self) -> None:
         self.orders.close()
+        self._process.kill()  # it holds nothing; waiting for it to hear of the end could take as long as others hold it
         self._process.wait()
 
 
@@ -149,3 +151,4 @@ def _close(*sockets: socket.socket) -> None:
 
 SHARED: Final = Decoders()
 """The process's own."""
+atexit.register(SHARED.close)

@@ -3,7 +3,7 @@
     child  → parent    CONFINED json          (once, before anything else)
     child  → parent    READ offset length     parent → child    DATA bytes
     child  → parent    FACTS json             (once, before the first PCM)
-    child  → parent    PCM samples            (16 kHz mono s16le, any number of times)
+    child  → parent    PCM samples            (16 kHz s16le, channels interleaved, any number of times)
     child  → parent    END json               (the sound track is over)
     child  → parent    VERDICT json           (this cannot be decoded; the reason)
 
@@ -24,7 +24,7 @@ MAX_FRAME_BYTES = 1 << 20
 """Longest payload that either side accepts; the parent does not trust the child with its memory."""
 
 PCM_BLOCK_BYTES = 1 << 16  # 65_536 bytes = 2.05 s
-"""Samples are gathered to about this size before they are sent."""
+"""Samples are gathered to about this size before they are sent; a message holds whole frames of all channels."""
 
 MAX_ORDER_BYTES = 1 << 12
 
@@ -63,12 +63,18 @@ class BrokenProtocol(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a decoder is to be started for, and what it may use beyond its start."""
+    """What a decoder is to be started for, and what it may use beyond its start.
+
+    `track` counts the sound tracks of the recording from 0; None is the one that FFmpeg's command line would take.
+    With `by_channel` the channels of the track come side by side, else mixed to one.
+    """
 
     size_bytes: int
     demuxer: str
     memory_bytes: int
     cpu_s: int
+    track: int | None = None
+    by_channel: bool = False
     max_streams: int = MAX_STREAMS
     max_expansion: int = MAX_EXPANSION
 
@@ -93,14 +99,23 @@ class Facts:
     sample_rate_hz: int
     duration_hint_s: float | None
     hint_is_exact: bool
+    track: int = 0
+    """Its number among the sound tracks of the recording, counted from 0."""
+    tracks: int = 1
+    """How many of them there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How the sound track ended. `broken_off` holds the reason when it ended before its time."""
+    """How the sound track ended. `broken_off` holds the reason when it ended before its time.
+
+    `channels_change` says that parts of it have another number of channels than the facts; only asked where channels
+    are kept apart.
+    """
 
     broken_off: str | None = None
     damaged_packets: int = 0
+    channels_change: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +203,8 @@ def parse_facts(payload: bytes) -> Facts:
             sample_rate_hz=int(value["sample_rate_hz"]),
             duration_hint_s=None if hint is None else float(hint),
             hint_is_exact=bool(value["hint_is_exact"]),
+            track=int(value["track"]),
+            tracks=int(value["tracks"]),
         )
     except (KeyError, TypeError, ValueError) as exc:
         raise BrokenProtocol("facts of another shape") from exc
@@ -197,7 +214,11 @@ def parse_ending(payload: bytes) -> Ending:
     value = _parse(payload)
     reason = value.get("broken_off")
     try:
-        return Ending(None if reason is None else str(reason)[:500], int(value["damaged_packets"]))
+        return Ending(
+            broken_off=None if reason is None else str(reason)[:500],
+            damaged_packets=int(value["damaged_packets"]),
+            channels_change=bool(value["channels_change"]),
+        )
     except (KeyError, TypeError, ValueError) as exc:
         raise BrokenProtocol("an ending of another shape") from exc
 

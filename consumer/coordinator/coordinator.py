@@ -13,10 +13,19 @@ from consumer.coordinator import leftovers, machine, runs, scheduler
 from consumer.coordinator.book import Book, earliest
 from consumer.coordinator.policy import Command, Park, Policy, Send
 from consumer.coordinator.state import JobState, Status
-from consumer.coordinator.steps import Step, audit, audit_line, instant
+from consumer.coordinator.steps import Step, audit, audit_line, instant, preceded, recording_of
+from consumer.core.audit import Action
 from consumer.core.layout import Topic
 from consumer.core.progress import eta_s, fraction
-from consumer.errors import ConflictingJob, DeadlinePassed, JobTooOld, NothingToRetry, Superseded, UnknownModel
+from consumer.errors import (
+    ConflictingJob,
+    DeadlinePassed,
+    DeletionNotAllowed,
+    JobTooOld,
+    NothingToRetry,
+    Superseded,
+    UnknownModel,
+)
 from consumer.events import Event, JobProgress, JobStatus, Priority, Problem, RecordingRef, Stage
 from consumer.work import ChunkWork, JobReceived, PlanWork, RetryRequested
 
@@ -133,14 +142,23 @@ class Coordinator:
         """A new run, or a duplicate of one (nothing happens), or a conflict (the event is parked)."""
         state = self.jobs.get(event.job_id)
         if state is not None and runs.is_known(state, event):
+            self._note_repetition(event, state.run, now_s)
             return
         digest = state.request_digest if state else past.request_digest
         if event.request.force and state is not None:
             self._supersede(state, event, now_s)
         elif event.request.force or digest is None:
-            self._start(runs.requested(event, past.last_run + 1, self._policy), "job_accepted", now_s)
+            self._start(runs.requested(event, past.last_run + 1, self._policy), Action.JOB_ACCEPTED, now_s)
         elif digest != event.request_digest:
-            self._commands.append(Park(event.original, _conflict(event.job_id)))
+            self._commands.append(Park(event.original, _conflict(event.job_id), event.job_id))
+        else:
+            self._note_repetition(event, state.run if state else past.last_run, now_s)
+
+    def _note_repetition(self, event: JobReceived, run: int, now_s: float) -> None:
+        target = f"{event.request.recording.bucket}/{event.request.recording.key}"
+        actor, trace = event.request.submitted_by or "intake", event.traceparent
+        line = audit_line(event.job_id, run, actor, Action.REQUEST_REPEATED, target, now_s, "ok", trace)
+        self._commands.append(Send(Topic.AUDIT, line, trace))
 
     def _supersede(self, state: JobState, event: JobReceived, now_s: float) -> None:
         """A forced run: the run before it ends with a terminal event of its own, in the same transaction."""
@@ -148,35 +166,36 @@ class Coordinator:
             self._apply(machine.finish(state, JobStatus.CANCELLED, now_s, error=_superseded(state, event)))
             self._tell_progress(state.job_id, now_s)
         forced = runs.requested(event, state.run + 1, self._policy)
-        self._follow(self.jobs[state.job_id], forced, "job_forced", now_s)
+        self._follow(self.jobs[state.job_id], forced, Action.JOB_FORCED, now_s)
 
     def _retry(self, event: RetryRequested, now_s: float) -> None:
         """A new run after one that has failed, was cancelled, or has gaps; else a line in the audit trail."""
         state = self.jobs.get(event.job_id)
         actor = event.requested_by or "intake"
         if state is not None and runs.can_be_retried(state, event):
-            self._follow(state, runs.retried(state, event, self._policy), "job_retried", now_s, actor)
+            self._follow(state, runs.retried(state, event, self._policy), Action.JOB_RETRIED, now_s, actor)
             return
         run = state.run if state else event.run or 1
-        line = audit_line(event.job_id, run, actor, "job_retried", event.job_id, now_s, NothingToRetry.code)
+        line = audit_line(event.job_id, run, actor, Action.JOB_RETRIED, event.job_id, now_s, NothingToRetry.code)
         self._commands.append(Send(Topic.AUDIT, line))
 
-    def _follow(self, previous: JobState, state: JobState, action: str, now_s: float, actor: str | None = None) -> None:
+    def _follow(
+        self, previous: JobState, state: JobState, action: Action, now_s: float, actor: str | None = None
+    ) -> None:
         step = runs.following(previous, state)
         self._commands.extend(step.commands)
         self._start(step.state, action, now_s, actor)
 
-    def _start(self, state: JobState, action: str, now_s: float, actor: str | None = None) -> None:
+    def _start(self, state: JobState, action: Action, now_s: float, actor: str | None = None) -> None:
         self._admitted += 1
         state = state.changed(admitted_as=self._admitted)
         refusal = state.refusal or self._refusal(state, now_s)
-        if refusal is not None:
-            self._apply(machine.finish(state, JobStatus.FAILED, now_s, error=refusal))
+        who, target = actor or state.request.submitted_by or "intake", recording_of(state)
+        if refusal is None:
+            self._apply(Step(state, (audit(state, who, action, target, now_s),)))
             return
-        target = f"{state.request.recording.bucket}/{state.request.recording.key}"
-        self._apply(
-            Step(state, (audit(state, actor or state.request.submitted_by or "intake", action, target, now_s),))
-        )
+        noted = audit(state, who, Action.JOB_REFUSED, target, now_s, refusal.code)
+        self._apply(preceded((noted,), machine.finish(state, JobStatus.FAILED, now_s, error=refusal)))
 
     def _refusal(self, state: JobState, now_s: float) -> Problem | None:
         model = state.request.options.model
@@ -184,6 +203,13 @@ class Coordinator:
             return Problem(
                 code=UnknownModel.code,
                 message=f"model {model!r} is not offered here; choose one of {', '.join(self._policy.models)}",
+                stage="coordinate",
+            )
+        if state.request.options.delete_recording and not self._policy.may_delete_recordings:
+            return Problem(
+                code=DeletionNotAllowed.code,
+                message="options.delete_recording is not allowed here; leave it out and submit a new job, or ask the "
+                "operators to allow it (limits.may_delete_recordings)",
                 stage="coordinate",
             )
         return self._expired(state, now_s) if self._is_expired(state, now_s) else None
@@ -372,11 +398,12 @@ def _total_s(state: JobState) -> float | None:
 
 
 def _live_s(state: JobState) -> float:
-    return sum(state.live.values()) * _typical_chunk_s(state)
+    """Seconds of the recording in the done parts of running chunks."""
+    return sum(state.live.values()) * _typical_chunk_s(state) / state.streams
 
 
 def _typical_chunk_s(state: JobState) -> float:
-    return state.planned_s / state.planned if state.planned else 0.0
+    return state.planned_s * state.streams / state.planned if state.planned else 0.0
 
 
 def _due(due_at_s: float | None, now_s: float) -> bool:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from consumer.coordinator.policy import Command, Policy, Send
 from consumer.coordinator.state import JobState, Leftover, Status
-from consumer.coordinator.steps import Step, audit
+from consumer.coordinator.steps import Step, audit, audit_of_recording
+from consumer.core.audit import Action
 from consumer.core.layout import Topic
 from consumer.core.retries import next_try_at
 from consumer.events import Event
@@ -71,7 +72,8 @@ def answered(state: JobState, event: Event, now_s: float, policy: Policy) -> Ste
         return Step(state)
     if isinstance(event, CleanupFinished):
         again = (one.changed(stragglers=False, attempt=0, due_at_s=now_s + STRAGGLERS_S),) if one.stragglers else ()
-        return _done(state, one, f"{event.removed} objects", "ok", now_s, *again)
+        step = _done(state, one, f"{event.removed} objects", "ok", now_s, *again)
+        return Step(step.state, (*step.commands, *audit_of_recording(state, event.recording, now_s, one.run)))
     if event.attempt != one.attempt:
         return Step(state)
     due = next_try_at(now_s, one.attempt, policy.cleanup, f"{state.job_id}/{one.run}/cleanup")
@@ -82,8 +84,12 @@ def answered(state: JobState, event: Event, now_s: float, policy: Policy) -> Ste
 
 def _done(state: JobState, one: Leftover, target: str, outcome: str, now_s: float, *then: Leftover) -> Step:
     """Removed, or given up: then the bucket's lifecycle rules are the second net."""
-    noted = audit(state, "cleanup", "data_removed", target, now_s, outcome, run=one.run)
+    noted = audit(state, "cleanup", removal(one.results), target, now_s, outcome, run=one.run)
     return Step(_replaced(state, one, *then), (noted,))
+
+
+def removal(results: bool) -> Action:
+    return Action.RESULTS_EXPIRED if results else Action.DATA_REMOVED
 
 
 def _replaced(state: JobState, old: Leftover, *new: Leftover) -> JobState:
@@ -95,6 +101,8 @@ def _asked(one: Leftover) -> Leftover:
 
 
 def _work(state: JobState, one: Leftover) -> Send:
+    """Never with the recording: a later run of the same job reads it, and that run's request says what is to become
+    of it."""
     work = CleanupWork(
         job_id=state.job_id,
         run=one.run,

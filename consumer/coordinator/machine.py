@@ -13,11 +13,21 @@ from typing import TypeAlias, cast
 from consumer.coordinator import leftovers
 from consumer.coordinator.policy import Policy, Send
 from consumer.coordinator.state import WITH_CHUNKS, JobState, Retry, Status
-from consumer.coordinator.steps import Step, audit, instant
+from consumer.coordinator.steps import Step, audit, audit_of_recording, instant, preceded, recording_of
+from consumer.core.audit import Action
 from consumer.core.layout import Topic
 from consumer.core.retries import next_try_at
 from consumer.errors import Cancelled, ChangedRecording, LostIntermediate
-from consumer.events import ChunkTranscribed, Event, JobControl, JobFinished, JobStatus, Problem, RunTimings
+from consumer.events import (
+    ChunkTranscribed,
+    Event,
+    JobControl,
+    JobFinished,
+    JobStatus,
+    Problem,
+    RecordingRef,
+    RunTimings,
+)
 from consumer.work import (
     AssemblyFailed,
     AssemblyFinished,
@@ -37,6 +47,8 @@ from consumer.work import (
 
 RESULTS = frozenset({JobStatus.COMPLETED, JobStatus.PARTIAL})
 """Ends with a transcript."""
+
+COORDINATE = "coordinate"
 
 Handler: TypeAlias = Callable[[JobState, "Event", float, Policy], Step]
 
@@ -60,18 +72,27 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
     event = cast(PlanStarted, event)
     if event.epoch != state.plan_epoch:
         return Step(state)
-    target = f"{state.request.recording.bucket}/{state.request.recording.key}"
+    target = recording_of(state)
+    noted: tuple[Send, ...] = ()
+    if event.epoch != state.read_epoch:
+        noted = (audit(state, "plan", Action.RECORDING_READ, target, now_s),)
+        state = state.changed(read_epoch=event.epoch)
     if state.etag is None:
-        pinned = state.changed(etag=event.etag, version_id=event.version_id, duration_hint_s=event.duration_hint_s)
-        return Step(pinned, (audit(state, "plan", "recording_read", target, now_s),))
+        pinned = state.changed(
+            etag=event.etag,
+            version_id=event.version_id,
+            duration_hint_s=event.duration_hint_s,
+            streams=event.streams,
+        )
+        return Step(pinned, noted)
     if event.etag == state.etag:
-        return Step(state)
+        return Step(state, noted)
     changed = Problem(
         code=ChangedRecording.code,
         message=f"{target} was overwritten while it was being planned; retry the job",
         stage="plan",
     )
-    return finish(state, JobStatus.FAILED, now_s, error=changed)
+    return preceded(noted, finish(state, JobStatus.FAILED, now_s, error=changed))
 
 
 def _chunk_planned(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -126,7 +147,7 @@ def _chunk_transcribed(state: JobState, event: Event, now_s: float, policy: Poli
     settled = _settle_language(_without(state, event.chunk_index), event).warn(*event.warnings)
     done = settled.changed(
         done=state.done_chunks.add(event.chunk_index).to_hex(),
-        audio_done_s=state.audio_done_s + (event.end_s - event.start_s),
+        audio_done_s=state.audio_done_s + (event.end_s - event.start_s) / state.streams,
     )
     step = _assemble_when_complete(done, now_s, policy)
     return Step(step.state, (Send(Topic.PARTIALS, event, state.traceparent), *step.commands))
@@ -193,11 +214,12 @@ def _retry(state: JobState, index: int, attempt: int, due_at_s: float) -> JobSta
 def _give_up(state: JobState, index: int, error: Problem, now_s: float, policy: Policy) -> Step:
     """A chunk that failed for good fails the job, or leaves a gap, as the job asked."""
     located = error.model_copy(update={"chunk_index": index, "stage": "transcribe"})
+    noted = (audit(state, "coordinate", Action.CHUNK_GIVEN_UP, f"chunk {index}", now_s, error.code),)
     if state.request.options.on_chunk_failure == "fail":
-        return finish(_without(state, index), JobStatus.FAILED, now_s, error=located)
+        return preceded(noted, finish(_without(state, index), JobStatus.FAILED, now_s, error=located))
     left = _without(state, index).warn(located)
     gap = left.changed(failed=tuple(sorted({*state.failed, index})), chunk_error=state.chunk_error or located)
-    return _assemble_when_complete(gap, now_s, policy)
+    return preceded(noted, _assemble_when_complete(gap, now_s, policy))
 
 
 # ── the end ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -243,7 +265,9 @@ def ask_for_assembly(state: JobState) -> Step:
 def _assembly_finished(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
     event = cast(AssemblyFinished, event)
     status = JobStatus.PARTIAL if state.failed else JobStatus.COMPLETED
-    return finish(state.warn(*event.warnings), status, now_s, result=event, error=state.chunk_error)
+    written = f"{event.manifest.bucket}/{event.manifest.key}"
+    noted = (audit(state, "assemble", Action.RESULT_WRITTEN, written, now_s),)
+    return preceded(noted, finish(state.warn(*event.warnings), status, now_s, result=event, error=state.chunk_error))
 
 
 def _assembly_failed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -268,7 +292,20 @@ def _cancel(state: JobState, event: Event, now_s: float, policy: Policy) -> Step
     by = f" by {event.requested_by}" if event.requested_by else ""
     why = f": {event.reason}" if event.reason else ""
     error = Problem(code=Cancelled.code, message=f"the job was cancelled{by}{why}", stage="coordinate")
-    return finish(state, JobStatus.CANCELLED, now_s, error=error)
+    noted = state.changed(cancel_noted=True)
+    return preceded((_cancelled_by(state, event, now_s),), finish(noted, JobStatus.CANCELLED, now_s, error=error))
+
+
+def _cancel_known(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """A worker saw the cancel before we did and ended the run: who asked for it is written down now, once."""
+    event = cast(CancelRequested, event)
+    if state.cancel_noted or state.error_code != Cancelled.code or event.requested_by == COORDINATE:
+        return Step(state)
+    return Step(state.changed(cancel_noted=True), (_cancelled_by(state, event, now_s),))
+
+
+def _cancelled_by(state: JobState, event: CancelRequested, now_s: float) -> Send:
+    return audit(state, event.requested_by or "intake", Action.JOB_CANCELLED, state.job_id, now_s)
 
 
 def finish(
@@ -292,7 +329,7 @@ def finish(
         assembly_due_at_s=None,
     )
     terminal = Send(Topic.RESULTS, _terminal_event(ended, status, now_s, result, error), state.traceparent)
-    noted = audit(state, "coordinate", "job_finished", state.job_id, now_s, outcome=error.code if error else "ok")
+    noted = audit(state, COORDINATE, Action.JOB_FINISHED, state.job_id, now_s, outcome=error.code if error else "ok")
     if state.plan_epoch == 0 and state.work_run is None:
         return Step(ended.changed(status=Status.CLEANED), (terminal, noted))
     stop = _stop_workers(state, status)
@@ -311,7 +348,7 @@ def _stop_workers(state: JobState, status: JobStatus) -> tuple[Send, ...]:
         action="cancel",
         run=state.run,
         reason=f"run {state.run} has ended as {status.value}",
-        requested_by="coordinate",
+        requested_by=COORDINATE,
     )
     return (Send(Topic.CONTROL, control, state.traceparent),)
 
@@ -368,19 +405,29 @@ def ask_for_cleanup(state: JobState) -> Step:
         status=state.outcome,
         results=state.status is Status.EXPIRING,
         work_run=state.work_run,
+        recording=_to_delete(state),
+        ended_at=instant(state.finished_at_s or 0.0),
     )
     return Step(asked, (Send(Topic.CLEANUP_WORK, work, state.traceparent),))
+
+
+def _to_delete(state: JobState) -> RecordingRef | None:
+    """The pinned recording, if the job asked for its deletion and has completed: nothing less will do (P6)."""
+    wished = state.request.options.delete_recording and state.status is Status.FINISHED
+    if not wished or state.outcome is not JobStatus.COMPLETED or state.etag is None:
+        return None
+    return state.request.recording.model_copy(update={"etag": state.etag, "version_id": state.version_id})
 
 
 def _cleanup_finished(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
     event = cast(CleanupFinished, event)
     if event.results is not (state.status is Status.EXPIRING) or state.cleanup_due_at_s is not None:
         return Step(state)
-    noted = audit(state, "cleanup", "data_removed", f"{event.removed} objects", now_s)
+    noted = audit(state, "cleanup", leftovers.removal(event.results), f"{event.removed} objects", now_s)
     if state.stragglers:
         due = now_s + leftovers.STRAGGLERS_S
         return Step(state.changed(stragglers=False, cleanup_attempt=0, cleanup_due_at_s=due), (noted,))
-    return Step(_cleaned(state), (noted,))
+    return Step(_cleaned(state), (noted, *audit_of_recording(state, event.recording, now_s)))
 
 
 def _cleanup_failed(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -392,8 +439,10 @@ def _cleanup_failed(state: JobState, event: Event, now_s: float, policy: Policy)
     due = next_try_at(now_s, event.attempt, policy.cleanup, f"{state.job_id}/cleanup")
     if due is not None:
         return Step(state.changed(cleanup_due_at_s=due))
-    noted = audit(state, "cleanup", "data_removed", state.job_id, now_s, outcome=event.error.code)
-    return Step(_cleaned(state), (noted,))
+    code = event.error.code
+    noted = audit(state, "cleanup", leftovers.removal(event.results), state.job_id, now_s, outcome=code)
+    kept = code if _to_delete(state) is not None else ""
+    return Step(_cleaned(state), (noted, *audit_of_recording(state, kept, now_s)))
 
 
 def _cleaned(state: JobState) -> JobState:
@@ -431,6 +480,8 @@ _ALL_STALE: _Row = {
     CancelRequested: _stale,
 }
 
+_ENDED: _Row = {**_ALL_STALE, CancelRequested: _cancel_known}
+
 _CHUNKS: _Row = {
     ChunkTranscribed: _chunk_transcribed,
     ChunkFailed: _chunk_failed,
@@ -456,9 +507,9 @@ TABLE: dict[Status, _Row] = {
         AssemblyFailed: _assembly_failed,
         CancelRequested: _cancel,
     },
-    Status.FINISHED: {**_ALL_STALE, CleanupFinished: _cleanup_finished, CleanupFailed: _cleanup_failed},
-    Status.CLEANED: dict(_ALL_STALE),
-    Status.EXPIRING: {**_ALL_STALE, CleanupFinished: _cleanup_finished, CleanupFailed: _cleanup_failed},
+    Status.FINISHED: {**_ENDED, CleanupFinished: _cleanup_finished, CleanupFailed: _cleanup_failed},
+    Status.CLEANED: dict(_ENDED),
+    Status.EXPIRING: {**_ENDED, CleanupFinished: _cleanup_finished, CleanupFailed: _cleanup_failed},
 }
 
 assert frozenset(status for status, row in TABLE.items() if row[ChunkTranscribed] is not _stale) == WITH_CHUNKS

@@ -29,6 +29,8 @@ class Policy:
     work_retention_s: float
     keep_work_on_failure: bool
     """Whether cleanup keeps the work of failed runs: then a retry goes on with it."""
+    may_delete_recordings: bool = False
+    """Whether a job may ask for the deletion of its recording."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Park:
 
     original: OriginalRecord
     reason: Problem
+    job_id: str
 
 
 Command = Send | Park

@@ -82,6 +82,7 @@ def _going_on(state: JobState, previous: JobState) -> JobState:
         etag=previous.etag,
         version_id=previous.version_id,
         duration_hint_s=previous.duration_hint_s,
+        streams=previous.streams,
         language=previous.language,
         language_probability=previous.language_probability,
         language_settled=previous.language_settled,

@@ -45,7 +45,7 @@ _TYPICAL_S = 600.0
 
 
 def _expected_s(job: JobState) -> float:
-    return (job.duration_hint_s or _TYPICAL_S) if job.status is Status.PLANNING else 0.0
+    return (job.duration_hint_s or _TYPICAL_S) * job.streams if job.status is Status.PLANNING else 0.0
 
 
 def _precedence(job: JobState) -> tuple[int, int]:

@@ -100,9 +100,15 @@ class JobState(BaseModel):
     etag: str | None = None
     version_id: str | None = None
     duration_hint_s: float | None = None
+    read_epoch: int = 0
+    """The newest plan whose reading of the recording is in the audit trail."""
+    streams: int = 1
+    """Channels that are transcribed apart: so many chunks cover each second of the recording."""
     planned: int = 0
     """Chunks announced so far: the indices below this number exist."""
     planned_s: float = 0.0
+    """Seconds of the recording that are planned; `audio_done_s` counts its seconds too, a chunk of one of several
+    channels as its share."""
     sample_ready: bool = False
     chunks_total: int | None = None
     recording: RecordingFacts | None = None
@@ -134,6 +140,8 @@ class JobState(BaseModel):
     error_code: str | None = None
     """Why it failed or was cancelled."""
     finished_at_s: float | None = None
+    cancel_noted: bool = False
+    """Who cancelled it is in the audit trail."""
     expired: bool = False
     """The result files are removed."""
     warnings: tuple[Problem, ...] = ()
@@ -176,8 +184,8 @@ class JobState(BaseModel):
 
     @property
     def unfinished_s(self) -> float:
-        """Planned audio that has no result yet, in seconds: what the plan admission bounds."""
-        return max(0.0, self.planned_s - self.audio_done_s) if self.is_open else 0.0
+        """Planned audio that has no result yet, in seconds of all its channels: what the plan admission bounds."""
+        return max(0.0, self.planned_s - self.audio_done_s) * self.streams if self.is_open else 0.0
 
     def warn(self, *problems: Problem) -> JobState:
         """With these warnings added, without repeats and up to a bound."""

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from consumer.core.speech import Activity
 
 
-def without_gaps(activities: Iterable[Activity]) -> tuple[Activity, ...]:
-    """The activities in order, windows of failed chunks before and between them filled with silence.
+def without_gaps(activities: Iterable[Activity]) -> Iterator[Activity]:
+    """The activities one by one, windows of failed chunks before and between them filled with silence.
 
     What is missing behind the last one is left to the engine, which knows how many windows the recording has.
-    Raises ValueError when two activities hold the same window: then one of them is of another plan.
+    They come in the order of their chunks. Raises ValueError when two of them hold the same window: then one of them is
+    of another plan.
     """
-    whole: list[Activity] = []
     next_window = 0
-    for activity in sorted(activities, key=lambda activity: activity.first):
+    for activity in activities:
         if activity.first < next_window:
             raise ValueError(f"window {activity.first} is there twice: the chunks are not of one plan")
         if activity.first > next_window:
-            whole.append(_silence(next_window, activity.first - next_window, activity))
-        whole.append(activity)
+            yield _silence(next_window, activity.first - next_window, activity)
+        yield activity
         next_window = activity.first + len(activity.scores)
-    return tuple(whole)
 
 
 def _silence(first: int, windows: int, like: Activity) -> Activity:

@@ -6,6 +6,8 @@
     chunk 1   span 305-605   audio 305-635    (and a millisecond before it, see LEAD)
     chunk 2   span 605-700   audio 605-700    the last one
 
+A recording whose channels are kept apart is cut channel by channel, and ChunkOrder numbers the chunks of all of them.
+
 A chunk is only cut off when more than the overlap follows it; what is shorter stays with the chunk before. So every
 chunk but the last has its whole overlap, and the last one alone touches the end of the recording.
 """
@@ -13,8 +15,9 @@ chunk but the last has its whole overlap, and the last one alone touches the end
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict
@@ -34,14 +37,18 @@ class ChunkShape:
     overlap_s: float
     max_bytes: int
 
-    def fit(self, max_window_s: float, min_overlap_s: float) -> PlanShape:
+    def fit(self, max_window_s: float, min_overlap_s: float, channels: int = 1) -> PlanShape:
         """Lengths that keep the ceiling, also when a window of greatest length lies across the cut.
+
+        Channels that are kept apart share the target length, so that all of them wait in about the memory of one; but
+        for that no span gets shorter than the overlap behind it.
 
         Raises Misconfigured when the ceiling leaves less than a second.
         """
         overlap = int(max(self.overlap_s, min_overlap_s) * SAMPLE_RATE_HZ)
         room = self.max_bytes // BYTES_PER_SAMPLE - LEAD - overlap - int(max_window_s * SAMPLE_RATE_HZ)
-        length = min(int(self.length_s * SAMPLE_RATE_HZ), room)
+        target = int(self.length_s * SAMPLE_RATE_HZ)
+        length = min(max(target // channels, min(target, overlap)), room)
         if length < LEAST_LENGTH_S * SAMPLE_RATE_HZ:
             raise Misconfigured(
                 f"chunks.max_bytes of {self.max_bytes} has no room for a chunk beside an overlap of "
@@ -126,3 +133,42 @@ class ChunkPlanner:
         self._index += 1
         self._start = span.end
         return chunk
+
+
+class ChunkOrder:
+    """The chunks of all channels in one order: by their ends, then by channel; numbered in it.
+
+    Each channel is cut by itself, between its own windows. A chunk waits until every other channel is decided up to
+    its end, as that one could still give a chunk that ends before it. So the numbers depend on the cuts only, and what
+    waits is bounded by how long the decision about a window takes.
+    """
+
+    def __init__(self, planners: Sequence[ChunkPlanner]) -> None:
+        self._planners = tuple(planners)
+        self._waiting: list[tuple[int, int, Chunk]] = []
+        self._count = 0
+
+    def advance(self, decided: Sequence[Decided], decoded: int) -> Iterator[Chunk]:
+        """Take what is decided by now in each channel; the chunks that come next."""
+        for channel, (planner, one) in enumerate(zip(self._planners, decided, strict=True)):
+            self._hold(channel, planner.advance(one, decoded))
+        yield from self._settled([one.upto for one in decided])
+
+    def finish(self, decided: Sequence[Decided], total: int) -> Iterator[Chunk]:
+        """The recording has `total` samples, at least one; the rest of the chunks."""
+        for channel, (planner, one) in enumerate(zip(self._planners, decided, strict=True)):
+            self._hold(channel, planner.finish(one, total))
+        yield from self._settled([total for _ in decided])
+
+    def _hold(self, channel: int, chunks: Iterable[Chunk]) -> None:
+        for chunk in chunks:
+            heappush(self._waiting, (chunk.span.end, channel, chunk))
+
+    def _settled(self, decided_upto: Sequence[int]) -> Iterator[Chunk]:
+        while self._waiting:
+            end, channel, chunk = self._waiting[0]
+            if any(upto < end for other, upto in enumerate(decided_upto) if other != channel):
+                return
+            heappop(self._waiting)
+            yield replace(chunk, index=self._count, channel=channel)
+            self._count += 1

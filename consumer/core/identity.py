@@ -6,7 +6,11 @@ import hashlib
 import json
 import re
 
-from consumer.events import JOB_ID_PATTERN, Event, JobRequested
+from consumer.events import JOB_ID_PATTERN, Event, JobOptions, JobRequested
+
+ADDED_OPTIONS = ("track", "multichannel", "delete_recording")
+"""Options that the first version did not know: left out where they are not used, so that a request keeps its digest
+over an update, and is not taken for another one under the same id."""
 
 _READABLE = re.compile(JOB_ID_PATTERN)
 
@@ -35,6 +39,9 @@ def request_digest(request: JobRequested) -> str:
     Who asked, when, and how urgently is left out: a sender may repeat itself with a new time.
     """
     meaning = request.model_dump(mode="json", include={"recording", "options", "metadata"})
+    for name in ADDED_OPTIONS:
+        if meaning["options"][name] == JobOptions.model_fields[name].default:
+            del meaning["options"][name]
     return hashlib.sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()
 
 
@@ -44,7 +51,9 @@ _NAMING_FIELDS = ("run", "epoch", "chunk_index", "sequence", "attempt", "action"
 def event_id(event: Event) -> str:
     """A CloudEvents id that is the same for the same fact, so that readers can drop a repetition."""
     named = [f"{field[0]}{value}" for field in _NAMING_FIELDS if (value := getattr(event, field, None)) is not None]
-    return "/".join([event.NAME, event.key(), *named])
+    target = getattr(event, "target", None)  # of one action on many things each is a fact of its own
+    about = [] if target is None else [hashlib.sha256(str(target).encode()).hexdigest()[:16]]
+    return "/".join([event.NAME, event.key(), *named, *about])
 
 
 def _hashed(kind: str, *parts: str) -> str:

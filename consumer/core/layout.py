@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+WORK_PREFIX, RESULTS_PREFIX = "work/", "results/"
+
 
 @dataclass(frozen=True, slots=True)
 class RunKeys:
@@ -17,11 +19,11 @@ class RunKeys:
 
     @property
     def work_prefix(self) -> str:
-        return f"work/{self.job_id}/{self.work_run or self.run}/"
+        return f"{WORK_PREFIX}{self.job_id}/{self.work_run or self.run}/"
 
     @property
     def results_prefix(self) -> str:
-        return f"results/{self.job_id}/{self.run}/"
+        return f"{RESULTS_PREFIX}{self.job_id}/{self.run}/"
 
     @property
     def manifest(self) -> str:
@@ -55,12 +57,12 @@ class RunKeys:
 
 def work_of(job_id: str) -> str:
     """Prefix of all runs of a job in the work bucket."""
-    return f"work/{job_id}/"
+    return f"{WORK_PREFIX}{job_id}/"
 
 
 def results_of(job_id: str) -> str:
     """Prefix of all runs of a job in the results bucket."""
-    return f"results/{job_id}/"
+    return f"{RESULTS_PREFIX}{job_id}/"
 
 
 class Topic(StrEnum):

@@ -24,6 +24,8 @@ class ChunkPlan(BaseModel):
     """Whether the recording ends with this chunk's audio: only then is the last diarization window padded."""
     recording_samples: int | None = None
     """Length of the recording in samples where it was known when this was written (always for the last chunk)."""
+    channel: int = 0
+    """The channel that it is of; 0 where all are mixed."""
 
     def chunk(self) -> Chunk:
         return Chunk(
@@ -32,6 +34,7 @@ class ChunkPlan(BaseModel):
             audio=Span(*self.audio),
             windows=tuple(Window(index=i, start_s=s, end_s=e, channel=c) for i, s, e, c in self.windows),
             is_last=self.is_last,
+            channel=self.channel,
         )
 
     @classmethod
@@ -44,4 +47,5 @@ class ChunkPlan(BaseModel):
             audio_sha256=audio_sha256,
             is_last=chunk.is_last,
             recording_samples=recording_samples,
+            channel=chunk.channel,
         )

@@ -2,6 +2,8 @@
 
 Words are looked up in the *exclusive* turns, of which no two overlap, so a lookup is two binary searches and ten hours
 take a second. The full turns tell where voices overlap. Labels stay as the diarization gave them (SPEAKER_00, ...).
+
+Where each channel has a transcript of its own, the channels are the speakers (CHANNEL_00, ...); nothing is looked up.
 """
 
 from __future__ import annotations
@@ -64,6 +66,25 @@ def assign_speakers(segments: Iterable[Segment], diarization: Diarization) -> tu
     """
     turns = ExclusiveTurns(diarization.exclusive)
     return tuple(part for segment in segments for part in _split(_with_speakers(segment, turns)))
+
+
+def channel_speaker(channel: int) -> str:
+    """The label of whoever speaks on that channel: CHANNEL_00 is the first."""
+    return f"CHANNEL_{channel:02d}"
+
+
+def speakers_by_channel(segments: Iterable[Segment]) -> tuple[Segment, ...]:
+    """The segments with their channels as speakers, of the words too."""
+    return tuple(
+        replace(segment, speaker=speaker, words=tuple(replace(word, speaker=speaker) for word in segment.words))
+        for segment in segments
+        for speaker in [channel_speaker(segment.channel)]
+    )
+
+
+def turns_by_channel(segments: Iterable[Segment]) -> tuple[Turn, ...]:
+    """A turn for each segment: on a channel of one's own, one speaks when there is text."""
+    return tuple(Turn(one.start_s, one.end_s, channel_speaker(one.channel)) for one in segments)
 
 
 def speakers_in_order(turns: Iterable[Turn]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from the start of the recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -151,6 +151,9 @@ class Engine(Protocol):
         """Recognise the planned windows, align words, and do diarization's map step, as the options say."""
         ...
 
-    def join_speakers(self, activities: Sequence[Activity], recording_samples: int, options: JobOptions) -> Diarization:
-        """Diarization's reduce step over all chunks in order: cluster once, rebuild the turns."""
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+        """Diarization's reduce step over all chunks in order: cluster once, rebuild the turns.
+
+        The activities are gone through once, so that they may come one at a time from the store.
+        """
         ...

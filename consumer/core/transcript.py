@@ -34,6 +34,7 @@ class Gap:
     start_s: float
     end_s: float
     chunk_index: int
+    channel: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Transcript:
     """Everything that the result files are made of. `segments` are in order; `turns` may overlap.
 
     `recording_name` names the recording where a format asks for one (RTTM). `diarized` tells "nobody was heard" from
-    "nobody was asked to listen".
+    "nobody was asked to listen". `by_channel` says that each channel was transcribed by itself.
     """
 
     segments: tuple[Segment, ...]
@@ -50,6 +51,7 @@ class Transcript:
     recording_name: str = "recording"
     language_probability: float | None = None
     diarized: bool = False
+    by_channel: bool = False
     turns: tuple[Turn, ...] = ()
     embeddings: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     gaps: tuple[Gap, ...] = ()
@@ -84,7 +86,8 @@ def join_texts(texts: Iterable[str], language: str | None) -> str:
 
 def transcript_document(transcript: Transcript) -> JsonObject:
     """The document as plain values. What is not known is absent, as in whisperX, and never null or NaN."""
-    segments = [_segment(number, segment) for number, segment in enumerate(transcript.segments)]
+    by_channel = transcript.by_channel
+    segments = [_segment(number, segment, by_channel) for number, segment in enumerate(transcript.segments)]
     return _known(
         language=transcript.language,
         language_probability=_number(transcript.language_probability),
@@ -94,11 +97,11 @@ def transcript_document(transcript: Transcript) -> JsonObject:
         word_segments=[word for segment in segments for word in segment["words"]],
         speakers=_speakers(transcript),
         overlaps=[_overlap(overlap) for overlap in overlapped_speech(transcript.turns)],
-        gaps=[_gap(gap) for gap in transcript.gaps],
+        gaps=[_gap(gap, by_channel) for gap in transcript.gaps],
     )
 
 
-def _segment(number: int, segment: Segment) -> JsonObject:
+def _segment(number: int, segment: Segment, by_channel: bool) -> JsonObject:
     return _known(
         id=number,
         start=_rounded(segment.start_s),
@@ -109,17 +112,18 @@ def _segment(number: int, segment: Segment) -> JsonObject:
         avg_logprob=_number(segment.avg_logprob),
         timing=segment.timing,
         flags=list(segment.flags) or None,
-        words=[_word(word) for word in segment.words],
+        words=[_word(word, segment.channel if by_channel else None) for word in segment.words],
     )
 
 
-def _word(word: Word) -> JsonObject:
+def _word(word: Word, channel: int | None) -> JsonObject:
     return _known(
         word=word.text.strip(),
         start=_number(word.start_s),
         end=_number(word.end_s),
         score=_number(word.score),
         speaker=word.speaker,
+        channel=channel,
     )
 
 
@@ -141,8 +145,13 @@ def _overlap(overlap: Overlap) -> JsonObject:
     return {"start": _number(overlap.start_s), "end": _number(overlap.end_s), "speakers": list(overlap.speakers)}
 
 
-def _gap(gap: Gap) -> JsonObject:
-    return {"start": _number(gap.start_s), "end": _number(gap.end_s), "chunk": gap.chunk_index}
+def _gap(gap: Gap, by_channel: bool) -> JsonObject:
+    return _known(
+        start=_number(gap.start_s),
+        end=_number(gap.end_s),
+        chunk=gap.chunk_index,
+        channel=gap.channel if by_channel else None,
+    )
 
 
 def _number(value: float | None) -> float | None:

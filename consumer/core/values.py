@@ -50,7 +50,7 @@ class Window:
 
     Times are seconds from the start of the recording, exactly as the voice-activity detection gave them, because
     they become the segment's times; samples are cut off from them as whisperx does. `index` counts the windows of
-    the whole recording, so it is the same however the recording is cut into chunks.
+    the channel in the whole recording, so it is the same however the recording is cut into chunks.
     """
 
     index: int
@@ -67,8 +67,9 @@ class Window:
 class Chunk:
     """The part of a recording that is done, saved and retried as one.
 
-    `span` tiles the recording. `audio` is the stretch whose samples are stored: the span and the chunk overlap
-    behind it (less at the end of the recording). `windows` are those that start in the span; they also end in it.
+    The spans of a channel tile the recording. `audio` is the stretch whose samples are stored: the span and the chunk
+    overlap behind it (less at the end of the recording). `windows` are those that start in the span; they also end in
+    it.
     """
 
     index: int
@@ -76,3 +77,4 @@ class Chunk:
     audio: Span
     windows: tuple[Window, ...]
     is_last: bool = False
+    channel: int = 0

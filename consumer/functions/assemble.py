@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import PurePosixPath
 
 from consumer.core import checkpoint
@@ -16,8 +18,8 @@ from consumer.core.activity import without_gaps
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.results import ResultManifest, fingerprint_of, models_of, total_timings, warnings_of
-from consumer.core.speakers import assign_speakers
-from consumer.core.speech import ChunkSpeech, Diarization, Engine
+from consumer.core.speakers import assign_speakers, speakers_by_channel, turns_by_channel
+from consumer.core.speech import Activity, ChunkSpeech, Diarization, Engine
 from consumer.core.transcript import Gap, Transcript, in_order
 from consumer.core.values import SAMPLE_RATE_HZ, Span
 from consumer.core.writers import CONTENT_TYPES, formats_to_write, write
@@ -58,8 +60,8 @@ class Assemble:
         return self._announcement(manifest, keys, self._clock() - started_s)
 
     def _assemble(self, work: AssemblyWork, keys: RunKeys, attempt: Attempt) -> bytes:
-        chunks = self._read_chunks(work, keys, attempt)
-        transcript = self._transcript(work, keys, chunks)
+        chunks, diarization = self._read(work, keys, attempt)
+        transcript = self._transcript(work, keys, chunks, diarization)
         artifacts = []
         for output_format in formats_to_write(work.options.output_formats, diarized=transcript.diarized):
             attempt.check()
@@ -68,15 +70,30 @@ class Assemble:
         manifest = _manifest(work, transcript, chunks, artifacts)
         return self._put_first(keys.manifest, manifest.to_bytes(), "application/json")
 
-    def _read_chunks(self, work: AssemblyWork, keys: RunKeys, attempt: Attempt) -> list[ChunkSpeech]:
+    def _read(self, work: AssemblyWork, keys: RunKeys, attempt: Attempt) -> tuple[list[ChunkSpeech], Diarization]:
+        """The finished chunks in order, without their activity: it goes to the engine one chunk at a time, because that
+        of ten hours takes hundreds of megabytes."""
+        chunks: list[ChunkSpeech] = []
+
+        def activities() -> Iterator[Activity]:
+            for chunk in self._read_chunks(work, keys, attempt):
+                chunks.append(replace(chunk, activity=None))
+                if chunk.activity is not None and work.options.tells_voices_apart:
+                    yield chunk.activity
+
+        unread = activities()
+        diarization = self._diarize(work, unread)
+        for _ in unread:
+            pass  # an engine need not ask for what is behind the end of the recording
+        return chunks, diarization
+
+    def _read_chunks(self, work: AssemblyWork, keys: RunKeys, attempt: Attempt) -> Iterator[ChunkSpeech]:
         """The finished chunks in order. A checkpoint of a failed chunk that came late is left out: the coordinator
         has announced the chunk as failed."""
-        chunks = []
         for index in range(work.chunks_total):
             if index not in work.chunks_failed:
                 attempt.check()
-                chunks.append(self._read_chunk(keys, index))
-        return chunks
+                yield self._read_chunk(keys, index)
 
     def _read_chunk(self, keys: RunKeys, index: int) -> ChunkSpeech:
         key = keys.checkpoint(index)
@@ -91,27 +108,35 @@ class Assemble:
                 chunk_index=index,
             ) from exc
 
-    def _transcript(self, work: AssemblyWork, keys: RunKeys, chunks: Sequence[ChunkSpeech]) -> Transcript:
-        diarization = self._diarize(work, chunks)
+    def _transcript(
+        self, work: AssemblyWork, keys: RunKeys, chunks: Sequence[ChunkSpeech], diarization: Diarization
+    ) -> Transcript:
+        options = work.options
         segments = in_order(segment for chunk in chunks for segment in chunk.segments)
+        if options.tells_voices_apart:
+            segments = assign_speakers(segments, diarization)
+        elif options.diarize.enabled:
+            diarization = Diarization(turns=turns_by_channel(segments), exclusive=())
+            segments = speakers_by_channel(segments)
         return Transcript(
-            segments=assign_speakers(segments, diarization) if work.options.diarize.enabled else segments,
+            segments=segments,
             language=work.language,
             language_probability=work.language_probability,
             duration_s=work.recording.duration_s,
             recording_name=PurePosixPath(work.recording.key).stem,
-            diarized=work.options.diarize.enabled,
+            diarized=options.diarize.enabled,
+            by_channel=options.multichannel,
             turns=diarization.turns,
-            embeddings=diarization.embeddings if work.options.diarize.embeddings else {},
+            embeddings=diarization.embeddings if options.diarize.embeddings else {},
             gaps=tuple(gap for index in work.chunks_failed for gap in self._gap(keys, index)),
         )
 
-    def _diarize(self, work: AssemblyWork, chunks: Sequence[ChunkSpeech]) -> Diarization:
-        activities = without_gaps(chunk.activity for chunk in chunks if chunk.activity is not None)
-        if not work.options.diarize.enabled or not activities:
+    def _diarize(self, work: AssemblyWork, activities: Iterator[Activity]) -> Diarization:
+        first = next(activities, None)
+        if first is None:
             return Diarization(turns=(), exclusive=())
         recording_samples = round(work.recording.duration_s * SAMPLE_RATE_HZ)
-        return self._engine.join_speakers(activities, recording_samples, work.options)
+        return self._engine.join_speakers(without_gaps(chain([first], activities)), recording_samples, work.options)
 
     def _gap(self, keys: RunKeys, index: int) -> tuple[Gap, ...]:
         """Where the text of a failed chunk would be. Without its plan only the number is known, which the manifest
@@ -121,7 +146,7 @@ class Assemble:
         except MissingObject:
             return ()
         span = Span(*plan.span)
-        return (Gap(span.start_s, span.end_s, index),)
+        return (Gap(span.start_s, span.end_s, index, plan.channel),)
 
     def _put_artifact(self, keys: RunKeys, output_format: OutputFormat, data: bytes) -> Artifact:
         key = keys.artifact(output_format.value)

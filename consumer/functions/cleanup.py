@@ -6,6 +6,14 @@ Both are safe to repeat.
 from __future__ import annotations
 
 from consumer.core.layout import RunKeys
+from consumer.errors import (
+    ChangedObject,
+    ChangedRecording,
+    DeletionNotAllowed,
+    MissingBucket,
+    MissingObject,
+    MissingRecording,
+)
 from consumer.events import JobStatus
 from consumer.ports import Attempt, ObjectStore
 from consumer.work import CleanupFinished, CleanupWork, keys_of
@@ -19,7 +27,8 @@ WITHOUT_RESULT = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
 
 
 class CleanUp:
-    """`CleanupWork` to `CleanupFinished`. The sender's recording is never touched.
+    """`CleanupWork` to `CleanupFinished`. The sender's recording is touched only where the work names it, which it does
+    after success alone, and only if it still is the one that was transcribed.
 
     Result files go only when the retention that the job asked for is over. Their manifest stays, it has no text:
     it is how a late duplicate of the request is recognised.
@@ -30,11 +39,38 @@ class CleanUp:
         self._work_bucket = work_bucket
         self._results_bucket = results_bucket
         self._keep_work_on_failure = keep_work_on_failure
+        self._ours = frozenset((work_bucket, results_bucket))
 
     def __call__(self, work: CleanupWork, attempt: Attempt) -> CleanupFinished:  # noqa: ARG002
         # The attempt is not asked: a cancelled job is exactly one whose work must be removed.
         removed = self._remove_results(work) if work.results else self._remove_work(work) + self._remove_orphans(work)
-        return CleanupFinished(job_id=work.job_id, run=work.run, removed=removed, results=work.results)
+        recording = self._delete_recording(work)
+        return CleanupFinished(
+            job_id=work.job_id, run=work.run, removed=removed, results=work.results, recording=recording
+        )
+
+    def _delete_recording(self, work: CleanupWork) -> str:
+        """ok, or why it stays. Raises AccessDenied and StoreUnavailable: then it is tried again later.
+
+        A sender may upload the same bytes again once the result is out, and this work may be repeated: what was
+        written after the end of the run is not the recording of the run, although the etag is the same.
+        """
+        ref = work.recording
+        if ref is None:
+            return ""
+        if work.status is not JobStatus.COMPLETED or ref.etag is None or ref.bucket in self._ours:
+            return DeletionNotAllowed.code
+        try:
+            stat = self._store.stat(ref.bucket, ref.key, ref.version_id)
+            is_later = work.ended_at is None or stat.modified_at is None or stat.modified_at > work.ended_at
+            if stat.etag != ref.etag or (ref.version_id is None and is_later):
+                return ChangedRecording.code
+            self._store.delete_exactly(stat)
+        except (MissingObject, MissingBucket):
+            return MissingRecording.code
+        except ChangedObject:
+            return ChangedRecording.code
+        return "ok"
 
     def _remove_work(self, work: CleanupWork) -> int:
         if self._is_kept(work.status):

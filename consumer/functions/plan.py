@@ -1,15 +1,16 @@
 """Plan: from the recording in the object store to chunks with their audio and windows.
 
 One streaming pass: bytes → samples → windows → chunks. Each chunk is stored and announced as soon as its span and
-overlap are decoded. What is kept in memory is the audio of one chunk and a few blocks, whatever the recording.
+overlap are decoded. What is kept in memory is the audio of one chunk and a few blocks, whatever the recording. Where
+channels are kept apart, each has windows and (shorter) chunks of its own.
 
 Every key is deterministic and written once, so a planner that starts over finds what it wrote before.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -19,9 +20,7 @@ from consumer.audio.decode import Decoding, decode
 from consumer.audio.limits import RecordingLimits
 from consumer.audio.sniff import MediaType, sniff
 from consumer.audio.source import ReadAhead
-from consumer.core.chunks import ChunkPlanner, ChunkShape, PlanShape
-from consumer.core.layout import RunKeys
-from consumer.core.manifest import ChunkPlan
+from consumer.core.chunks import LEAD, ChunkOrder, ChunkShape
 from consumer.core.places import may_be_read
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window, to_seconds
 from consumer.core.windows import Decided, WindowPolicy
@@ -35,11 +34,14 @@ from consumer.errors import (
     RecordingTooLarge,
 )
 from consumer.events import JobOptions, Problem, RecordingFacts, RecordingRef
+from consumer.functions.chunk_audio import ChunkWriter, PcmBuffer
 from consumer.ports import Attempt, ObjectStat, ObjectStore
 from consumer.work import ChunkPlanned, PlanFinished, PlanStarted, PlanWork, keys_of
 
 SAMPLE_S: Final = 30.0
 """Speech that the language is detected on, in seconds: what Whisper looks at."""
+
+SAMPLE_BYTES: Final = int(SAMPLE_S * SAMPLE_RATE_HZ) * BYTES_PER_SAMPLE  # 960_000
 
 WindowsFor = Callable[[JobOptions], WindowPolicy]
 ForModel = Callable[[str | None], float]
@@ -84,12 +86,18 @@ class Plan:
         """
         started_s = self._clock()
         stat = self._pin(work.recording)
-        source = ReadAhead(StoredRecording(self._store, stat))
+        with ReadAhead(StoredRecording(self._store, stat)) as source:
+            return self._planned(work, attempt, stat, source, started_s)
+
+    def _planned(
+        self, work: PlanWork, attempt: Attempt, stat: ObjectStat, source: ReadAhead, started_s: float
+    ) -> PlanFinished:
         media = sniff(source)
-        with decode(source, media, self._limits) as decoding:
+        options = work.options
+        with decode(source, media, self._limits, track=options.track, by_channel=options.multichannel) as decoding:
             attempt.announce(_started(work, stat, decoding))
-            planning = self._planning(work, attempt, stat)
-            for samples in decoding.blocks():
+            planning = self._planning(work, attempt, stat, decoding.streams)
+            for samples in decoding.channels():
                 attempt.check()
                 planning.feed(samples)
             planning.finish()
@@ -126,77 +134,90 @@ class Plan:
 
     def _check_place(self, ref: RecordingRef) -> None:
         """Before the store is asked: even whether an object exists is nobody's business who may not read it."""
-        allowed, bucket = self._limits.allowed_buckets, ref.bucket
-        if bucket in self._our_buckets or (allowed and not may_be_read(allowed, bucket, ref.key)):
+        allowed, bucket, key = self._limits.allowed_buckets, ref.bucket, ref.key
+        if bucket in self._our_buckets or (allowed and not may_be_read(allowed, bucket, key)):
             raise AccessDenied(
-                f"jobs may not read {bucket}/{ref.key}; put the recording into another bucket, "
-                "or allow this one, or the prefix, in the settings",
+                f"jobs may not read {bucket}/{key}; put the recording into another place or allow it in the settings "
+                "(limits.allowed_buckets)",
                 bucket=bucket,
+                key=key,
             )
 
-    def _planning(self, work: PlanWork, attempt: Attempt, stat: ObjectStat) -> Planning:
+    def _planning(self, work: PlanWork, attempt: Attempt, stat: ObjectStat, channels: int) -> Planning:
         model, asked_s = work.options.model, work.options.vad.max_window_s
         wanted = self._chunks.fit(
             min(self._max_window_s(model), asked_s or float("inf")),
             self._min_overlap_s(model),
+            channels,
         )
         writer = ChunkWriter(self._store, self._work_bucket, keys_of(work))
         shape = writer.agree(wanted.model_copy(update={"etag": stat.etag}))
         if shape.etag not in ("", stat.etag):
             raise _changed(stat.bucket, stat.key)
         vad = work.options.vad.model_copy(update={"max_window_s": shape.max_window_s})
-        policy = self._windows_for(work.options.model_copy(update={"vad": vad}))
-        return Planning(work, attempt, writer, shape.planner(), policy)
+        options = work.options.model_copy(update={"vad": vad})
+        order = ChunkOrder([shape.planner() for _ in range(channels)])
+        return Planning(work, attempt, writer, order, [self._windows_for(options) for _ in range(channels)])
 
 
 class Planning:
     """One recording on its way through: what is decoded and not stored yet, and what was found out so far."""
 
     def __init__(
-        self, work: PlanWork, attempt: Attempt, writer: ChunkWriter, planner: ChunkPlanner, policy: WindowPolicy
+        self,
+        work: PlanWork,
+        attempt: Attempt,
+        writer: ChunkWriter,
+        order: ChunkOrder,
+        policies: Sequence[WindowPolicy],
     ) -> None:
+        """One window policy for each channel."""
         self._work = work
         self._attempt = attempt
         self._writer = writer
-        self._planner = planner
-        self._policy = policy
-        self._pcm = PcmBuffer()
-        self._sample = LanguageSample()
+        self._order = order
+        self._policies = tuple(policies)
+        self._pcm = tuple(PcmBuffer() for _ in policies)
+        self._sample = LanguageSample(len(policies))
         self.chunks = 0
         self.windows = 0
         self.speech_samples = 0
 
     @property
     def samples(self) -> int:
-        return self._pcm.end
+        return self._pcm[0].end
 
     def feed(self, samples: NDArray[np.int16]) -> None:
-        self._pcm.append(samples)
-        decided = self._policy.feed(samples)
+        """Take the next samples, (channels, n_samples)."""
+        decided = []
+        for channel, policy in enumerate(self._policies):
+            self._pcm[channel].append(samples[channel])
+            decided.append(_of_channel(policy.feed(samples[channel]), channel))
         self._hear(decided)
-        self._store(self._planner.advance(decided, self._pcm.end))
+        self._store(self._order.advance(decided, self.samples))
 
     def finish(self) -> None:
-        decided = self._policy.finish()
+        decided = [_of_channel(policy.finish(), channel) for channel, policy in enumerate(self._policies)]
         self._hear(decided)
         if not self._sample.is_stored:
             self._sample.store(self._writer)
-        self._store(self._planner.finish(decided, self._pcm.end))
+        self._store(self._order.finish(decided, self.samples))
 
-    def _hear(self, decided: Decided) -> None:
+    def _hear(self, decided: Sequence[Decided]) -> None:
         """Count the windows, and keep the first of them for the detection of the language."""
-        for window in decided.windows:
+        for window in [window for one in decided for window in one.windows]:
             self.windows += 1
             self.speech_samples += window.span.length
-            self._sample.add(window, self._pcm)
-        if self._sample.is_full and not self._sample.is_stored:
+            self._sample.add(window, self._pcm[window.channel])
+        if not self._sample.is_stored and self._sample.is_full(min(one.upto for one in decided)):
             self._sample.store(self._writer)
 
     def _store(self, chunks: Iterator[Chunk]) -> None:
         for chunk in chunks:
             self._attempt.check()
-            self._writer.put(chunk, self._pcm)
-            self._pcm.drop_before(self._planner.start)
+            pcm = self._pcm[chunk.channel]
+            self._writer.put(chunk, pcm)
+            pcm.drop_before(max(chunk.span.end - LEAD, 0))
             self.chunks += 1
             self._attempt.announce(
                 ChunkPlanned(
@@ -212,80 +233,35 @@ class Planning:
             )
 
 
-class ChunkWriter:
-    """Puts what the transcriber reads into the work bucket. What is there stands: it came from the same bytes."""
-
-    def __init__(self, store: ObjectStore, bucket: str, keys: RunKeys) -> None:
-        self._store = store
-        self._bucket = bucket
-        self._keys = keys
-
-    def agree(self, wanted: PlanShape) -> PlanShape:
-        """The shape of this run: ours, or that of a planner before us, whose settings may have been others."""
-        data = wanted.model_dump_json().encode()
-        if self._store.put_new(self._bucket, self._keys.plan_shape, data, "application/json").created:
-            return wanted
-        return PlanShape.model_validate_json(self._store.get(self._bucket, self._keys.plan_shape))
-
-    def put(self, chunk: Chunk, pcm: PcmBuffer) -> None:
-        """The audio first: a plan that is there always finds its audio."""
-        audio = pcm.slice(chunk.audio)
-        plan = ChunkPlan.of(chunk, hashlib.sha256(audio).hexdigest(), chunk.audio.end if chunk.is_last else None)
-        self._store.put_new(self._bucket, self._keys.chunk_audio(chunk.index), audio)
-        self._store.put_new(
-            self._bucket, self._keys.chunk_plan(chunk.index), plan.model_dump_json().encode(), "application/json"
-        )
-
-    def put_sample(self, pcm: bytes) -> None:
-        self._store.put_new(self._bucket, self._keys.language_sample, pcm)
-
-
-class PcmBuffer:
-    """The samples that are decoded and still needed, as bytes. Spans are counted from the start of the recording."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-        self._start = 0
-        self.end = 0
-
-    def append(self, samples: NDArray[np.int16]) -> None:
-        self._bytes += samples.astype("<i2", copy=False).data
-        self.end += len(samples)
-
-    def slice(self, span: Span) -> bytes:
-        with memoryview(self._bytes) as view:
-            return bytes(view[self._at(span.start) : self._at(span.end)])
-
-    def drop_before(self, sample: int) -> None:
-        """Forget what comes before; a bytearray gives up its front without copying the rest."""
-        del self._bytes[: self._at(sample)]
-        self._start = max(self._start, sample)
-
-    def _at(self, sample: int) -> int:
-        return max(sample - self._start, 0) * BYTES_PER_SAMPLE
-
-
 class LanguageSample:
-    """The first 30 s of speech of the recording, the same however it is cut into chunks."""
+    """The first 30 s of speech of the recording, the same however it is cut into chunks.
 
-    def __init__(self) -> None:
-        self._pcm = bytearray()
+    Windows of several channels are taken by their starts, then by channel. Kept are the first 30 s of each channel, as
+    it is not known yet which of them are the first of all.
+    """
+
+    def __init__(self, channels: int = 1) -> None:
+        self._room = [int(SAMPLE_S * SAMPLE_RATE_HZ)] * channels
+        self._heard: list[tuple[int, int, bytes]] = []
+        """(first sample, channel, sound) of each window."""
         self.is_stored = False
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._pcm) >= SAMPLE_S * SAMPLE_RATE_HZ * BYTES_PER_SAMPLE
+    def is_full(self, decided_upto: int) -> bool:
+        """Whether windows that start before that sample, of which no more come, are enough."""
+        sure = sum(len(sound) for start, _, sound in self._heard if start < decided_upto)
+        return sure >= SAMPLE_BYTES
 
     def add(self, window: Window, pcm: PcmBuffer) -> None:
-        room = int(SAMPLE_S * SAMPLE_RATE_HZ) - len(self._pcm) // BYTES_PER_SAMPLE
+        span, room = window.span, self._room[window.channel]
         if room > 0 and not self.is_stored:
-            span = window.span
-            self._pcm += pcm.slice(Span(span.start, min(span.end, span.start + room)))
+            sound = pcm.slice(Span(span.start, min(span.end, span.start + room)))
+            self._heard.append((span.start, window.channel, sound))
+            self._room[window.channel] -= len(sound) // BYTES_PER_SAMPLE
 
     def store(self, writer: ChunkWriter) -> None:
         """Empty when nothing was said: then there is no language to detect."""
-        writer.put_sample(bytes(self._pcm))
-        self._pcm.clear()
+        writer.put_sample(b"".join(sound for _, _, sound in sorted(self._heard))[:SAMPLE_BYTES])
+        self._heard.clear()
         self.is_stored = True
 
 
@@ -316,6 +292,13 @@ class StoredRecording:
             raise _missing(stat.bucket, stat.key) from exc
 
 
+def _of_channel(decided: Decided, channel: int) -> Decided:
+    """Window policies know of one channel only."""
+    if not channel:
+        return decided
+    return Decided(tuple(replace(window, channel=channel) for window in decided.windows), decided.upto)
+
+
 def _missing(bucket: str, key: str) -> MissingRecording:
     return MissingRecording(f"there is no recording {bucket}/{key} (any more); upload it, then send the job", key=key)
 
@@ -335,6 +318,7 @@ def _started(work: PlanWork, stat: ObjectStat, decoding: Decoding) -> PlanStarte
         version_id=stat.version_id,
         size_bytes=stat.size_bytes,
         duration_hint_s=decoding.facts.duration_hint_s,
+        streams=decoding.streams,
     )
 
 
@@ -350,6 +334,8 @@ def _facts(stat: ObjectStat, media: MediaType, decoding: Decoding, planning: Pla
         speech_s=to_seconds(planning.speech_samples),
         channels=decoding.facts.channels,
         sample_rate_hz=decoding.facts.sample_rate_hz,
+        track=decoding.facts.track,
+        tracks=decoding.facts.tracks,
     )
 
 

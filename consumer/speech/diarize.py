@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,15 +172,16 @@ class Diarizer:
 
     # ── reduce ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def join(self, activities: Sequence[Activity], recording_samples: int, options: DiarizeOptions) -> Diarization:
+    def join(self, activities: Iterable[Activity], recording_samples: int, options: DiarizeOptions) -> Diarization:
         """Cluster all embeddings and rebuild the turns, by pyannote's own code.
 
         Windows missing behind the last activity (a failed chunk) are silence. Raises ValueError when the activities
         are not one row of windows from 0, or more than the recording has.
         """
-        if not sum(len(activity.scores) for activity in activities):
+        row = self._row(activities, self.grid.count(recording_samples))
+        if row is None:
             return Diarization((), ())
-        scores, embeddings = self._row(activities, self.grid.count(recording_samples))
+        scores, embeddings = row
         recording = {"uri": "recording", "scores": self._feature(scores), "embeddings": embeddings}
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -198,24 +199,25 @@ class Diarizer:
             embeddings=_voices(output) if options.embeddings else {},
         )
 
-    def _row(self, activities: Sequence[Activity], count: int) -> tuple[Floats, NDArray[np.float32]]:
-        """Scores and embeddings of all windows of the recording."""
+    def _row(self, activities: Iterable[Activity], count: int) -> tuple[Floats, Floats] | None:
+        """Scores and embeddings of all windows of the recording, each activity let go once it is copied."""
+        scores = embeddings = None
         expected = 0
         for activity in activities:
             if activity.first != expected:
                 raise ValueError(f"diarization window {expected} is missing or there twice: {activity.first} follows")
-            expected += len(activity.scores)
-        if expected > count:
-            raise ValueError(f"there are {expected} diarization windows, and the recording has {count}")
-        scores = np.concatenate([activity.scores for activity in activities])
-        embeddings = np.concatenate([activity.embeddings for activity in activities])
-        if expected < count:
-            missing = ((0, count - expected), (0, 0), (0, 0))
-            scores, embeddings = np.pad(scores, missing), np.pad(embeddings, missing)
-        # A silent local speaker is in no cluster whatever its embedding is, but NaN spoils the distances of others.
-        silent = self._binary(scores).sum(axis=1) == 0
-        embeddings[silent] = 1.0
-        return scores, embeddings
+            rows = slice(expected, expected + len(activity.scores))
+            expected = rows.stop
+            if expected > count:
+                raise ValueError(f"there are {expected} diarization windows or more, and the recording has {count}")
+            if scores is None or embeddings is None:
+                scores = np.zeros((count, *activity.scores.shape[1:]), dtype=np.float32)
+                embeddings = np.ones((count, *activity.embeddings.shape[1:]), dtype=np.float32)
+            # A silent local speaker is in no cluster whatever its embedding is, but NaN spoils the distances of others.
+            silent = self._binary(activity.scores).sum(axis=1) == 0
+            scores[rows] = activity.scores
+            embeddings[rows] = np.where(silent[:, :, None], np.float32(1.0), activity.embeddings)
+        return None if scores is None or embeddings is None or not expected else (scores, embeddings)
 
     def _feature(self, scores: Floats) -> Any:
         return stored_scores(scores, self._duration_s, self._step_s)

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -96,7 +96,7 @@ class SpeechEngine:
             self._loaded.leave_fallback()
             return ChunkRun(self._loaded, task, progress, self._clock, self._batches).speech(self.fingerprint)
 
-    def join_speakers(self, activities: Sequence[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
         with self._lock:
             diarizer = self._loaded.diarizer(self._loaded.find(options.model))
         return diarizer.join(activities, recording_samples, options.diarize)
@@ -134,7 +134,7 @@ class ChunkRun:
         with self._stage("align") as progress:
             segments = self._align(heard, progress)
         activity = None
-        if task.options.diarize.enabled:
+        if task.options.tells_voices_apart:
             with self._stage("diarize") as progress:
                 activity = self._listen(progress)
         return ChunkSpeech(
@@ -248,7 +248,7 @@ class ChunkRun:
     @contextmanager
     def _stage(self, stage: Stage) -> Iterator[Progress]:
         """Measures the stage, and turns its progress into that of the whole chunk."""
-        wanted = [one for one in STAGE_WEIGHTS if one != "diarize" or self._task.options.diarize.enabled]
+        wanted = [one for one in STAGE_WEIGHTS if one != "diarize" or self._task.options.tells_voices_apart]
         total = sum(STAGE_WEIGHTS[one] for one in wanted)
         before = sum(STAGE_WEIGHTS[one] for one in wanted[: wanted.index(stage)])
 

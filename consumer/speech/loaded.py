@@ -90,7 +90,7 @@ class LoadedModels:
         found = self._aligner_files(model, language) if aligns and language else None
         if found is not None:
             used.append(self._used("align", found[1], _name(found[0], model)))
-        if options.diarize.enabled:
+        if options.tells_voices_apart:
             files = self._diarization_files(model)
             used.append(self._used("diarize", files, _name(model.diarization, model)))
         return tuple(used)

@@ -1,9 +1,9 @@
 """pyannote's pipeline over scores and embeddings that were computed before, with memory bounded for long recordings.
 
-`SpeakerDiarization.apply` asks itself for both; here they come with the recording. Three of its steps are replaced by
-others that take less memory: scores are binarised block by block, turns are rebuilt without an array of (windows,
-frames, speakers) in float64, which both give the same; and at most MOST_CLUSTERED embeddings are clustered, because
-the distances of n embeddings take 4 n² bytes, twice.
+`SpeakerDiarization.apply` asks itself for both; here they come with the recording. Steps that take too much memory
+are replaced: scores are binarised block by block, and turns are rebuilt block by block (rebuilding.py), which both
+give the same. Only past MOST_CLUSTERED embeddings is the result another: then near ones are clustered as groups
+(grouping.py). All embeddings are assigned to the clusters that were found, as always.
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.speech.grouping import stand_ins
+from consumer.speech.rebuilding import Runs, annotation, rebuild
+
 BLOCK = 1_000
 """Windows binarised together; the work arrays are about twenty times as large as the scores."""
 MOST_CLUSTERED = 6_000
-"""About 150 MB of distances, twice, and about an hour and a half of conversation. Beyond it every second, third, …
-window is clustered, evenly over the recording; neighbouring windows share 80 to 90 % of their sound. All embeddings
-are then assigned to the clusters that were found, as always."""
+"""Embeddings that are clustered one by one: an hour to an hour and a half of conversation. Their distances take 150
+MB, twice. Also the number of stand-ins for more."""
+COPIES = 6
+"""How often the mean of a group stands in VBx clustering, which has no smallest cluster."""
 
 
 def become_replay(pipeline: Any) -> None:
@@ -33,16 +37,56 @@ def become_replay(pipeline: Any) -> None:
         def get_embeddings(self, file: Any, *_: Any, **__: Any) -> Any:
             return file["embeddings"]
 
-        def reconstruct(self, segmentations: Any, hard_clusters: NDArray[np.int_], count: Any) -> Any:
+        def reconstruct(self, segmentations: Any, hard_clusters: NDArray[np.int_], count: Any) -> Runs:
             return rebuild(segmentations, hard_clusters, count)
 
-    class Thinned(type(pipeline.clustering)):  # type: ignore[misc]  # a class that is known only now
-        def filter_embeddings(self, embeddings: Any, *args: Any, **options: Any) -> Any:
-            chosen, windows, speakers = super().filter_embeddings(embeddings, *args, **options)
-            return thin(chosen, windows, speakers, MOST_CLUSTERED)
+        @staticmethod
+        def to_annotation(
+            discrete_diarization: Runs, min_duration_on: float = 0.0, min_duration_off: float = 0.0
+        ) -> Any:
+            if min_duration_on:
+                raise NotImplementedError("pyannote's apply leaves short turns in, whatever the model")
+            return annotation(discrete_diarization, min_duration_off)
 
     pipeline.__class__ = Replay
-    pipeline.clustering.__class__ = Thinned
+    pipeline.clustering.__class__ = _bounded(type(pipeline.clustering))
+
+
+def _bounded(clustering: type) -> type:
+    """The clustering with groups in the place of too many embeddings; as it is where memory does not grow with n²."""
+    from pyannote.audio.pipelines.clustering import AgglomerativeClustering, VBxClustering
+
+    if issubclass(clustering, AgglomerativeClustering):
+        return type("BoundedAgglomerative", (_GroupsTheClustered, clustering), {})
+    if issubclass(clustering, VBxClustering):
+        return type("BoundedVBx", (_GroupsTheChosen, clustering), {})
+    return clustering
+
+
+class _GroupsTheClustered:
+    """For a clustering that labels what it is given: each embedding gets the label of its stand-in."""
+
+    def cluster(self, embeddings: NDArray[np.floating[Any]], **wanted: Any) -> NDArray[np.int_]:
+        own: Any = super()
+        if len(embeddings) <= MOST_CLUSTERED:
+            labels: NDArray[np.int_] = own.cluster(embeddings, **wanted)
+            return labels
+        smallest: int = self.min_cluster_size  # type: ignore[attr-defined]  # pyannote's
+        chosen, stand_in = stand_ins(embeddings, MOST_CLUSTERED, smallest)
+        labels = own.cluster(chosen, **wanted)
+        return labels[stand_in]
+
+
+class _GroupsTheChosen:
+    """For a clustering that makes its centroids of the embeddings that `filter_embeddings` chooses, and of nothing
+    else of them: it gets the stand-ins."""
+
+    def filter_embeddings(self, *args: Any, **options: Any) -> tuple[Any, Any, Any]:
+        own: Any = super()
+        chosen, windows, speakers = own.filter_embeddings(*args, **options)
+        if len(chosen) > MOST_CLUSTERED:
+            chosen, _ = stand_ins(chosen, MOST_CLUSTERED, COPIES)
+        return chosen, windows, speakers
 
 
 def stored_scores(scores: NDArray[np.float32], duration_s: float, step_s: float) -> Any:
@@ -63,66 +107,10 @@ def _stored_scores_class() -> Any:
 
     @binarize.register(StoredScores)
     def in_blocks(scores: Any, **options: Any) -> Any:
-        binary = np.empty_like(scores.data)
+        binary = np.empty(scores.data.shape, dtype=np.uint8)
         for start in range(0, len(binary), BLOCK):
             block = SlidingWindowFeature(scores.data[start : start + BLOCK], scores.sliding_window)
             binary[start : start + BLOCK] = binarize(block, **options).data
         return SlidingWindowFeature(binary, scores.sliding_window)
 
     return StoredScores
-
-
-def thin(
-    embeddings: NDArray[np.floating[Any]], windows: NDArray[np.int_], speakers: NDArray[np.int_], most: int
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.int_], NDArray[np.int_]]:
-    """Those of every n-th window, so that about `most` are left; all of them while they are no more.
-
-    `windows` and `speakers` say where each embedding, (n_embeddings, dimension), comes from.
-    """
-    step = -(-len(embeddings) // most)
-    if step <= 1:
-        return embeddings, windows, speakers
-    kept = windows % step == 0
-    return embeddings[kept], windows[kept], speakers[kept]
-
-
-def rebuild(segmentations: Any, clusters: NDArray[np.int_], count: Any) -> Any:
-    """Who speaks in each frame of the recording, 0 or 1: as many as `count` says, those with the highest sums.
-
-    What `reconstruct` and `to_diarization` give, window by window. `segmentations` has the scores of the local
-    speakers, (windows, frames, local speakers), `clusters` their speaker (-2: silent), (windows, local speakers).
-    """
-    from pyannote.core import SlidingWindowFeature
-
-    sums = _sums(segmentations, clusters, count.sliding_window)
-    most_at_once = int(np.max(count.data))
-    if sums.data.shape[1] < most_at_once:
-        sums.data = np.pad(sums.data, ((0, 0), (0, most_at_once - sums.data.shape[1])))
-    extent = sums.extent & count.extent
-    sums, count = sums.crop(extent, return_data=False), count.crop(extent, return_data=False)
-    frames = min(len(sums.data), len(count.data))
-    loudest_first = np.argsort(-sums.data, axis=-1)
-    chosen = np.arange(sums.data.shape[1])[None] < count.data[:frames]
-    speaking = np.zeros_like(sums.data)
-    np.put_along_axis(speaking[:frames], loudest_first[:frames], chosen.astype(speaking.dtype), axis=1)
-    return SlidingWindowFeature(speaking, sums.sliding_window)
-
-
-def _sums(segmentations: Any, clusters: NDArray[np.int_], frames: Any) -> Any:
-    """Scores of each speaker summed over the windows that cover a frame, (frames of the recording, speakers).
-
-    A speaker with several local speakers in a window counts once, with the loudest of them.
-    """
-    from pyannote.core import SlidingWindow, SlidingWindowFeature
-
-    windows = segmentations.sliding_window
-    n_windows, n_frames, _ = segmentations.data.shape
-    grid = SlidingWindow(start=windows.start, duration=frames.duration, step=frames.step)
-    end_s = windows.start + windows.duration + (n_windows - 1) * windows.step
-    total = grid.closest_frame(end_s + 0.5 * frames.duration) + 1
-    sums = np.zeros((total, int(clusters.max()) + 1), dtype=np.float32)
-    for of_window, (window, scores) in zip(clusters, segmentations, strict=True):
-        first = grid.closest_frame(window.start + 0.5 * frames.duration)
-        for speaker in np.unique(of_window[of_window != -2]):
-            sums[first : first + n_frames, speaker] += np.max(scores[:, of_window == speaker], axis=1)
-    return SlidingWindowFeature(sums, grid)

@@ -16,7 +16,7 @@ from enum import StrEnum
 from confluent_kafka import Producer
 
 from consumer.adapters.kafka_inbox import KafkaInbox
-from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox
+from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox, Undelivered
 from consumer.bootstrap import Parts, Role
 from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted
 from consumer.core.layout import Topic
@@ -69,7 +69,7 @@ class TornTransactions(TransactionalOutbox):
         self._strikes = self._tear.strikes(records)
         super().publish(records, [(inbox, _lifted(inbox, of_inbox)) for inbox, of_inbox in marks])
 
-    def _commit(self, producer: Producer, delivery_errors: list[str]) -> None:
+    def _commit(self, producer: Producer, delivery_errors: list[Undelivered]) -> None:
         if self._strikes:
             producer.flush(2.0)
             die()

@@ -13,7 +13,7 @@ import pytest
 from tests.servers.control import unavailable
 from tests.servers.packages import KAFKA, MINIO, TOXIPROXY
 
-pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 TIMED = {"takeovers", "standstill"}
 """Verdicts about seconds. `make chaos` asks for them; a test on a busy machine only shows them."""

@@ -233,6 +233,18 @@ class StoreContract:
         with pytest.raises(MissingBucket):
             store.delete("there-is-no-such-bucket", ["k"])
 
+    def test_what_was_pinned_is_deleted_and_what_took_its_place_is_not(self, store: ObjectStore, bucket: str) -> None:
+        store.put(bucket, "k", b"before")
+        pinned = store.stat(bucket, "k")
+        assert pinned.modified_at is not None
+        store.put(bucket, "k", b"after")
+        with pytest.raises(ChangedObject):
+            store.delete_exactly(pinned)
+        assert store.get(bucket, "k") == b"after"
+        store.delete_exactly(store.stat(bucket, "k"))
+        with pytest.raises(MissingObject):
+            store.delete_exactly(pinned)
+
     def test_a_bucket_is_made_once(self, store: ObjectStore, bucket: str) -> None:
         assert store.bucket_exists(bucket)
         store.put(bucket, "k", b"kept")
@@ -263,6 +275,15 @@ class VersionContract:
             store.stat(versioned_bucket, "k")
         assert store.get(versioned_bucket, "k", version_id=version_id) == b"before"
         assert store.put_new(versioned_bucket, "k", b"again").created
+
+    def test_one_version_is_deleted_and_the_others_stay(self, store: ObjectStore, versioned_bucket: str) -> None:
+        store.put(versioned_bucket, "k", b"before")
+        before = store.stat(versioned_bucket, "k")
+        store.put(versioned_bucket, "k", b"after!!")
+        store.delete_exactly(before)
+        assert store.get(versioned_bucket, "k") == b"after!!"
+        with pytest.raises(MissingObject):
+            store.get(versioned_bucket, "k", version_id=before.version_id)
 
     @pytest.mark.parametrize("version_id", ["00000000-0000-4000-8000-000000000000", "no version at all"])
     def test_an_unknown_version_is_missing(self, store: ObjectStore, versioned_bucket: str, version_id: str) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import fastavro
 import pytest
@@ -21,8 +22,10 @@ from consumer.errors import Misconfigured, RegistryUnavailable, UnreadableEvent
 from consumer.events import JobControl, JobRequested
 from consumer.ports import Received
 from consumer.wire import Codec
+from tests.servers.certificates import Certificates, certificates
 from tests.servers.process import free_port
 from tests.servers.registry import Registry
+from tests.servers.tls_site import QuietHandler, tls_site
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CANCEL = JobControl(job_id="job-1", action="cancel")
@@ -98,6 +101,41 @@ class TestAddresses:
         ours = ConfluentRegistry("http://127.0.0.1:1", username="user", password="pass:word")
         assert ours._client._rest_client.auth == ("user", "pass:word")
         ours.close()
+
+
+class TestTls:
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> Certificates:
+        return certificates(tmp_path)
+
+    @pytest.fixture
+    def url(self, made: Certificates) -> Iterator[str]:
+        """A registry over TLS that knows no schema."""
+
+        class Empty(QuietHandler):
+            def do_POST(self) -> None:  # the name is http.server's
+                self.body()
+                self.answer(404, b'{"error_code": 40401, "message": "Subject not found."}')
+
+        with tls_site(Empty, made.chain, made.key) as url:
+            yield url
+
+    def test_the_authority_of_the_settings_is_trusted(self, url: str, made: Certificates) -> None:
+        ours = ConfluentRegistry(url, ca_file=str(made.authority), auto_register=False)
+        with pytest.raises(Misconfigured, match="does not have"):
+            ours.id_of(TOPIC, JobControl)
+        ours.close()
+
+    def test_another_authority_is_not(self, url: str, tmp_path: Path) -> None:
+        strangers = certificates(tmp_path / "strangers")
+        ours = ConfluentRegistry(url, ca_file=str(strangers.authority), auto_register=False)
+        with pytest.raises(RegistryUnavailable, match=r"check registry\.ca_file"):
+            ours.id_of(TOPIC, JobControl)
+        ours.close()
+
+    def test_a_file_that_is_not_there_is_misconfigured(self) -> None:
+        with pytest.raises(Misconfigured, match=r"registry\.ca_file '/nowhere'"):
+            ConfluentRegistry("https://127.0.0.1:1", ca_file="/nowhere")
 
 
 @pytest.mark.servers

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from confluent_kafka import Producer
 
 from consumer import bootstrap
-from consumer.adapters.kafka_outbox import TransactionalOutbox
+from consumer.adapters.kafka_outbox import TransactionalOutbox, Undelivered
 from consumer.adapters.object_store import S3Store
 from consumer.bootstrap import Parts, Role, System
 from consumer.broker import Inbox, Marks
@@ -61,7 +61,7 @@ class FatefulOutbox(TransactionalOutbox):
         self._is_fateful = any(record.topic.endswith(Topic.RESULTS) for record in records)
         super().publish(records, marks)
 
-    def _commit(self, producer: Producer, delivery_errors: list[str]) -> None:
+    def _commit(self, producer: Producer, delivery_errors: list[Undelivered]) -> None:
         if self._is_fateful and self.moment == "before_result_commit":
             producer.flush(10)
             die()

@@ -20,7 +20,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from consumer.adapters.kafka_inbox import KafkaInbox
-from consumer.adapters.kafka_outbox import TransactionalOutbox
+from consumer.adapters.kafka_outbox import TransactionalOutbox, Undelivered
 from consumer.broker import Inbox, Marks
 from consumer.exit_codes import exit_code_of
 from consumer.health import Health
@@ -52,7 +52,7 @@ class FatefulOutbox(TransactionalOutbox):
         self._reach("before_publish")
         super().publish(records, marks)
 
-    def _commit(self, producer: Producer, delivery_errors: list[str]) -> None:
+    def _commit(self, producer: Producer, delivery_errors: list[Undelivered]) -> None:
         self._reach("before_commit", producer)
         super()._commit(producer, delivery_errors)
         self._reach("after_commit")

@@ -79,7 +79,11 @@ class ServerSystem:
         bucket = self.prefix.strip("-")
         self.recordings, self.work, self.results = (f"{bucket}-{name}" for name in ("recordings", "work", "results"))
         self.store = S3Store(
-            self.minio.endpoint, self.minio.access_key, self.minio.secret_key, secure=self.minio.secure
+            self.minio.endpoint,
+            self.minio.access_key,
+            self.minio.secret_key,
+            secure=self.minio.secure,
+            ca_file=self.minio.ca_file,
         )
         self.codec = Codec(None, "/tests")
         for name in (self.recordings, self.work, self.results):
@@ -107,6 +111,7 @@ class ServerSystem:
             "STORE__ACCESS_KEY": self.minio.access_key,
             "STORE__SECRET_KEY": self.minio.secret_key,
             "STORE__SECURE": str(self.minio.secure).lower(),
+            "STORE__CA_FILE": self.minio.ca_file,
             "STORE__WORK_BUCKET": self.work,
             "STORE__RESULTS_BUCKET": self.results,
             "MODELS__ALLOWED": '["tiny"]',

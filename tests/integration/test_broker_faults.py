@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 
-from consumer.adapters.kafka_outbox import TransactionalOutbox
+from consumer.adapters.kafka_outbox import TransactionalOutbox, Undelivered
 from consumer.broker import Inbox, Marks
 from consumer.errors import MissingTopic
 from consumer.exit_codes import ExitCode, exit_code_of
@@ -97,7 +97,7 @@ class SwallowedOutbox(TransactionalOutbox):
         self._is_fateful = any(b"fateful" in (record.value or b"") for record in records)
         super().publish(records, marks)
 
-    def _commit(self, producer: Producer, delivery_errors: list[str]) -> None:
+    def _commit(self, producer: Producer, delivery_errors: list[Undelivered]) -> None:
         if producer not in self.producers:
             self.producers.append(producer)
         if self._is_fateful and self._lose is not None:

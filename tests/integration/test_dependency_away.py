@@ -18,7 +18,7 @@ from tests.servers.minio import Minio, own_minio
 
 OUTAGE_S = float(os.environ.get("WHISPERX_TEST_OUTAGE_S", "20"))
 RESUME_S = 10.0
-pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.timeout(240 + 2 * OUTAGE_S)]
+pytestmark = [pytest.mark.servers, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(240 + 2 * OUTAGE_S)]
 
 both_protocols = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 JOBS = tuple(f"job-{number}" for number in range(6))

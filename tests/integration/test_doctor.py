@@ -14,7 +14,7 @@ from consumer.adapters.kafka_admin import KafkaAdmin
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.store_clock import clock_skew_s
 from consumer.core.layout import Topic
-from consumer.errors import BrokerUnavailable, Misconfigured, StoreUnavailable
+from consumer.errors import BrokerUnavailable, Misconfigured, RefusedLogin, StoreUnavailable
 from consumer.findings import Finding, Level, failed, report
 from consumer.settings import KafkaSettings, Settings, StoreSettings, TopicSettings
 from tests.servers.kafka import Kafka
@@ -103,7 +103,7 @@ def test_a_broker_that_speaks_another_protocol_is_unavailable_and_says_which(kaf
         KafkaAdmin(settings, timeout_s=3).broker_ids()
 
 
-def test_a_broker_that_refuses_the_login_is_misconfigured(kafka: Kafka) -> None:
+def test_a_broker_that_refuses_the_login_is_not_taken_for_one_that_is_away(kafka: Kafka) -> None:
     settings = KafkaSettings(
         bootstrap_servers=kafka.bootstrap_servers,
         security_protocol="SASL_PLAINTEXT",
@@ -111,7 +111,7 @@ def test_a_broker_that_refuses_the_login_is_misconfigured(kafka: Kafka) -> None:
         sasl_username="nobody",
         sasl_password=SecretStr("wrong"),
     )
-    with pytest.raises(Misconfigured, match="refuse us") as refusal:
+    with pytest.raises(RefusedLogin, match="SASL_PASSWORD") as refusal:
         KafkaAdmin(settings, timeout_s=3).broker_ids()
     assert "wrong" not in str(refusal.value)
 
@@ -185,7 +185,7 @@ def test_a_good_installation_has_no_failure(
 def test_an_empty_installation_is_told_what_to_make(settings: Settings, admin: KafkaAdmin, minio: Minio) -> None:
     found = examine(settings, admin, store_of(minio))
     todo = {finding.todo for finding in found if finding.level is Level.FAIL}
-    assert todo == {"run `whisperx-consumer topics create`", "make it"}
+    assert todo == {"run `whisperx-consumer topics create`", "run `whisperx-consumer buckets create`"}
 
 
 def test_a_refused_key_is_a_finding(settings: Settings, admin: KafkaAdmin, minio: Minio) -> None:

@@ -22,6 +22,7 @@ EVERYTHING = {
     "image": {"digest": "sha256:" + "0" * 64, "pullSecrets": ["registry"]},
     "topics": {"create": True},
     "models": {"existingClaim": "models"},
+    "certificates": {"secret": "tls"},
     "priorityClassName": "batch",
     "podAnnotations": {"a.example/b": "c"},
     "podLabels": {"team": "speech"},
@@ -40,6 +41,8 @@ EVERYTHING = {
             "nodeSelector": {"gpu": "h100"},
             "runtimeClassName": "nvidia",
             "settings": {"worker": {"grace_s": 200.5}},
+            "secretEnv": {"WHISPERX_KAFKA__SSL_KEY_PASSWORD": {"name": "transcribe", "key": "password"}},
+            "certificatesSecret": "tls-transcribe",
             "affinity": {"nodeAffinity": {}},
         }
     },
@@ -177,7 +180,39 @@ def test_secrets_come_by_reference_only(render: Any) -> None:
     assert not [kind for kind, _ in objects if kind == "Secret"]
     for name, pod in pods(objects).items():
         referred = {entry["name"] for entry in pod["containers"][0]["env"] if "valueFrom" in entry}
-        assert referred == {"WHISPERX_STORE__ACCESS_KEY", "WHISPERX_STORE__SECRET_KEY", "WHISPERX_SENTRY__DSN"}, name
+        own = {"WHISPERX_KAFKA__SSL_KEY_PASSWORD"} if name == "-transcribe" else set()
+        common = {"WHISPERX_STORE__ACCESS_KEY", "WHISPERX_STORE__SECRET_KEY", "WHISPERX_SENTRY__DSN"}
+        assert referred == common | own, name
+
+
+def test_each_role_can_have_a_login_of_its_own(render: Any) -> None:
+    def own(name: str) -> dict[str, Any]:
+        return {
+            "settings": {"kafka": {"sasl_username": f"whisperx-{name}"}},
+            "secretEnv": {"WHISPERX_KAFKA__SASL_PASSWORD": {"name": name, "key": "password"}},
+            "certificatesSecret": f"tls-{name}",
+        }
+
+    common = {"WHISPERX_KAFKA__SASL_PASSWORD": {"name": "everybody", "key": "password"}}
+    roles = {name: own(name) for name in ("plan", "intake")}
+    values = {"secretEnv": common, "roles": roles, "topics": {"create": True, **own("operator")}}
+    found = pods(objects := render({**values, "certificates": {"secret": "tls"}}))
+    logins = {"-plan": "plan", "-intake": "intake", "-create-topics": "operator", "-assemble": "everybody"}
+    for name, login in logins.items():
+        (container,) = found[name]["containers"]
+        (password,) = [one for one in container["env"] if one["name"] == "WHISPERX_KAFKA__SASL_PASSWORD"]
+        assert password["valueFrom"]["secretKeyRef"]["name"] == login
+        user = variables(objects, found[name]).get("WHISPERX_KAFKA__SASL_USERNAME")
+        assert user == (None if login == "everybody" else f"whisperx-{login}")
+        (volume,) = [one for one in found[name]["volumes"] if one["name"] == "certificates"]
+        assert volume["secret"]["secretName"] == ("tls" if login == "everybody" else f"tls-{login}")
+        (mount,) = [one for one in container["volumeMounts"] if one["name"] == "certificates"]
+        assert (mount["mountPath"], mount["readOnly"]) == ("/etc/whisperx/certificates", True)
+
+
+def test_without_certificates_nothing_is_mounted_for_them(render: Any) -> None:
+    for name, pod in pods(render({})).items():
+        assert "certificates" not in {volume["name"] for volume in pod["volumes"]}, name
 
 
 def test_other_settings_restart_the_pods(render: Any) -> None:
@@ -207,6 +242,9 @@ def test_coordinators_beyond_their_partitions_are_refused(render: Any) -> None:
         {"roles": {"other": {}}},
         {"image": {"digest": "latest"}},
         {"settings": {"store": {"secret_key": "a secret in values"}}},
+        {"settings": {"kafka": {"oauth_client_secret": "a secret in values"}}},
+        {"roles": {"plan": {"settings": {"kafka": {"ssl_key_password": "a secret in values"}}}}},
+        {"roles": {"plan": {"secretEnv": {"WHISPERX_KAFKA__SASL_PASSWORD": "a secret in values"}}}},
         {"settings": {"server": {"port": 1}}},
         {"secretEnv": {"WHISPERX_SENTRY__DSN": "https://key@sentry.example/1"}},
     ],

@@ -18,9 +18,10 @@ from confluent_kafka import Producer
 from consumer.adapters.kafka_client import producer_config
 from consumer.core.dead_letters import How, dead_letter, redriven, resolution
 from consumer.core.layout import Topic
-from consumer.events import Problem
+from consumer.events import AuditRecorded, Problem
 from consumer.ports import Headers, Outgoing, Received
 from consumer.settings import KafkaSettings
+from consumer.wire import Codec
 from producer_tools.cli import main
 from producer_tools.exit_codes import Exit
 from producer_tools.tail import Tail
@@ -105,7 +106,7 @@ def produce(producer: Producer, record: Outgoing) -> None:
 
 @pytest.fixture
 def letters(kafka: Kafka, topic_prefix: str) -> Letters:
-    for topic in (Topic.JOBS, Topic.DEAD_LETTERS):
+    for topic in (Topic.JOBS, Topic.DEAD_LETTERS, Topic.AUDIT):
         kafka.create_topic(topic_prefix + topic, partitions=2)
     return Letters(
         KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=topic_prefix, group_prefix=topic_prefix)
@@ -135,6 +136,9 @@ def test_what_is_discarded_is_hidden_and_never_sent(letters: Letters) -> None:
     assert len(letters.call("list", "--all")[1]) == 2
     assert letters.call("redrive", *ALL, "--execute")[:2] == (Exit.OK, [])
     assert letters.sent_again() == {}
+    codec = Codec(None, "/tests")
+    trail = [codec.decode(record, (AuditRecorded,)) for record in letters.records(Topic.AUDIT)]
+    assert [(line.actor, line.action, line.outcome) for line in trail] == [("ann", "letter_discarded", "ok")] * 2
 
 
 @pytest.mark.parametrize("end", ["killed", "ctrl-c", "another operator"])

@@ -161,6 +161,9 @@ class ModelStore:
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
         return self._call(lambda: self._inner.delete(bucket, keys))
 
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        self._call(lambda: self._inner.delete_exactly(pinned))
+
     def bucket_exists(self, bucket: str) -> bool:
         return self._call(lambda: self._inner.bucket_exists(bucket))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -112,11 +112,11 @@ class ModelPlan(Plan):
         attempt.announce(
             PlanStarted(job_id=work.job_id, run=work.run, epoch=work.epoch, etag=stat.etag, size_bytes=stat.size_bytes)
         )
-        planning = self._planning(work, attempt, stat)
+        planning = self._planning(work, attempt, stat, channels=1)
         source = StoredRecording(self._store, stat)
         for start in range(0, stat.size_bytes, BLOCK_BYTES):
             attempt.check()
-            planning.feed(np.frombuffer(source.read(start, BLOCK_BYTES), "<i2"))
+            planning.feed(np.frombuffer(source.read(start, BLOCK_BYTES), "<i2")[None])
             self._crash(work.job_id)
         planning.finish()
         return PlanFinished(
@@ -193,7 +193,7 @@ class ModelEngine:
             device=self.device,
         )
 
-    def join_speakers(self, activities: Sequence[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
         raise AssertionError("these jobs ask for no speakers")
 
     def _fail(self, work: ChunkWork) -> None:

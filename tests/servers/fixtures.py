@@ -12,6 +12,7 @@ from tests.servers.kafka import Kafka, kafka_server
 from tests.servers.kcat import Kcat, installed_kcat
 from tests.servers.minio import Minio, minio_server
 from tests.servers.registry import Registry, registry_server
+from tests.servers.secure_kafka import SecureKafka, secure_kafka
 from tests.servers.toxiproxy import Toxiproxy, toxiproxy_server
 
 MARK = "wxtest-"
@@ -21,6 +22,12 @@ MARK = "wxtest-"
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
     with kafka_server(tmp_path_factory.mktemp("kafka")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    with secure_kafka(tmp_path_factory.mktemp("secure-kafka")) as server:
         yield server
 
 

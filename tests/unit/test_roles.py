@@ -241,7 +241,7 @@ def test_announcements_and_reports_leave_as_events() -> None:
 
 
 def test_work_that_cannot_be_read_becomes_a_dead_letter() -> None:
-    (letter,) = handler(lambda work, attempt: DONE)(received(b"garbage", "t.chunk-work.normal"), Ticket())
+    letter, _ = handler(lambda work, attempt: DONE)(received(b"garbage", "t.chunk-work.normal"), Ticket())
     assert (letter.topic, letter.key, letter.value) == ("t.dead-letters", b"key", b"garbage")
 
 
@@ -322,7 +322,7 @@ def test_an_unknown_option_is_refused_by_its_name_under_its_job_id() -> None:
 
 
 def test_garbage_becomes_a_dead_letter_with_its_bytes_and_position() -> None:
-    (letter,) = INTAKE(received(b"\xff\x00garbage", headers=(("h", b"1"),)), Ticket())
+    letter, _ = INTAKE(received(b"\xff\x00garbage", headers=(("h", b"1"),)), Ticket())
     headers = dict(letter.headers)
     assert (letter.topic, letter.key, letter.value) == ("t.dead-letters", b"key", b"\xff\x00garbage")
     assert headers["h"] == b"1"
@@ -344,7 +344,7 @@ def test_intake_that_can_read_nothing_stops_and_goes_on_with_what_is_readable() 
 
 
 def test_a_request_without_a_recording_is_a_dead_letter() -> None:
-    (letter,) = INTAKE(received(b'{"job_id": "x"}'), Ticket())
+    letter, _ = INTAKE(received(b'{"job_id": "x"}'), Ticket())
     assert dict(letter.headers)["dead-letter-code"] == b"EVENT_INVALID"
 
 
@@ -364,13 +364,13 @@ def test_a_retry_is_passed_on_with_the_run_that_it_means() -> None:
 
 def test_a_timestamp_that_is_no_instant_is_a_dead_letter() -> None:
     record = Received("t.jobs", 0, 7, None, b'{"recording": {"bucket": "bbb", "key": "k"}}', timestamp_ms=1 << 60)
-    (letter,) = INTAKE(record, Ticket())
+    letter, _ = INTAKE(record, Ticket())
     assert dict(letter.headers)["dead-letter-code"] == b"EVENT_INVALID"
 
 
 def test_a_request_that_is_too_large_with_its_headers_is_a_dead_letter_with_its_own_bytes() -> None:
     value = json.dumps({"recording": RECORDING, "job_id": "big"}).encode()
-    (letter,) = INTAKE(received(value + b" " * 262_000), Ticket())
+    letter, _ = INTAKE(received(value + b" " * 262_000), Ticket())
     assert letter.value is not None
     assert letter.value.startswith(value)
 

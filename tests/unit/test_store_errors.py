@@ -10,9 +10,11 @@ from consumer.adapters.store_errors import Place, from_response, of_code, transl
 from consumer.errors import (
     AccessDenied,
     ChangedObject,
+    EncryptedObject,
     MissingBucket,
     MissingObject,
     RefusedCredentials,
+    RefusedEncryption,
     StoreUnavailable,
     WhisperXError,
 )
@@ -61,6 +63,43 @@ def test_a_code_means_one_thing(code: str, status: int, meaning: type[WhisperXEr
     assert type(error) is meaning
     assert "calls" in error.message
     assert "X-Amz" not in error.message
+
+
+def test_a_request_is_invalid_for_many_reasons_of_which_one_is_a_key() -> None:
+    answer = urllib3.HTTPResponse(status=400)
+    texts = {
+        "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to "
+        "retrieve the object.": EncryptedObject,
+        "The encryption parameters are not applicable to this object.": EncryptedObject,
+        "Requests specifying Server Side Encryption with Customer provided keys must be made over a secure "
+        "connection.": RefusedEncryption,
+        "Invalid Request": StoreUnavailable,
+    }
+    for text, meaning in texts.items():
+        assert type(told(PLACE, S3Error(answer, "InvalidRequest", text, SIGNED, "", ""))) is meaning
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "meaning"),
+    [
+        ("kms:KeyNotFound", "key with given key ID does not exist", RefusedEncryption),
+        ("KMS.NotFoundException", "Invalid keyId", RefusedEncryption),
+        ("NotImplemented", "Server side encryption specified but KMS is not configured", RefusedEncryption),
+        ("NotImplemented", "A header you provided implies functionality that is not implemented", StoreUnavailable),
+    ],
+)
+def test_a_store_that_cannot_encrypt_is_not_a_store_that_is_away(
+    code: str, text: str, meaning: type[WhisperXError]
+) -> None:
+    error = told(PLACE, S3Error(urllib3.HTTPResponse(status=501), code, text, SIGNED, "", ""))
+    assert type(error) is meaning
+    assert "X-Amz" not in error.message
+
+
+def test_where_a_key_went_along_a_denial_may_be_about_the_key() -> None:
+    denied = s3_error("AccessDenied", 403)
+    assert "SSE_C_KEY" in told(Place("store:9000", "calls", "a", with_key=True), denied).message
+    assert "SSE_C_KEY" not in told(PLACE, denied).message
 
 
 @pytest.mark.parametrize(

@@ -370,6 +370,12 @@ class TestRefusals:
                 {"options": {"diarize": {"num_speakers": 2, "max_speakers": 3}}},
                 "options.diarize: give num_speakers, or",
             ),
+            ({"options": {"track": -1}}, "options.track: Input should be greater than or equal to 0"),
+            (
+                {"options": {"multichannel": True, "diarize": {"num_speakers": 2, "embeddings": True}}},
+                "diarize.num_speakers, diarize.embeddings has no effect",
+            ),
+            ({"options": {"multichannel": True, "diarize": {"max_speakers": 2}}}, "diarize.max_speakers has no effect"),
             ({"options": {"hotwords": ["x"] * 101}}, "options: hotwords: at most 100"),
             ({"options": None}, "options: "),
             ({"options": [1]}, "options: "),

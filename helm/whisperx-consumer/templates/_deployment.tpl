@@ -1,6 +1,7 @@
 {{/* The Deployment of one role. Takes (dict "root" $ "name" ROLE "role" VALUES-OF-THE-ROLE). */}}
 {{- define "whisperx-consumer.deployment" -}}
 {{- $root := .root }}
+{{- $pod := dict "root" .root "own" .role }}
 {{- $grace := dig "worker" "grace_s" (dig "worker" "grace_s" 60 $root.Values.settings) .role.settings }}
 apiVersion: apps/v1
 kind: Deployment
@@ -41,7 +42,7 @@ spec:
             - configMapRef: {name: {{ include "whisperx-consumer.name" $root }}}
           env:
             {{- include "whisperx-consumer.settingsEnv" .role.settings | nindent 12 }}
-            {{- include "whisperx-consumer.commonEnv" $root | nindent 12 }}
+            {{- include "whisperx-consumer.commonEnv" $pod | nindent 12 }}
           ports:
             - {name: metrics, containerPort: {{ $root.Values.metrics.port }}}
           startupProbe:
@@ -61,9 +62,9 @@ spec:
           resources:
             {{- toYaml .role.resources | nindent 12 }}
           volumeMounts:
-            {{- include "whisperx-consumer.volumeMounts" $root | nindent 12 }}
+            {{- include "whisperx-consumer.volumeMounts" $pod | nindent 12 }}
       volumes:
-        {{- include "whisperx-consumer.volumes" $root | nindent 8 }}
+        {{- include "whisperx-consumer.volumes" $pod | nindent 8 }}
       topologySpreadConstraints:
         - maxSkew: 1
           topologyKey: kubernetes.io/hostname

@@ -29,18 +29,27 @@ securityContext:
   capabilities: {drop: [ALL]}
 {{- end }}
 
+{{/* Takes (dict "root" $ "own" VALUES), as the volumes do: the pod's own certificates win over those of all. */}}
 {{- define "whisperx-consumer.volumeMounts" -}}
+{{- $certificates := .own.certificatesSecret | default .root.Values.certificates.secret }}
+{{- with .root }}
 - {name: cache, mountPath: /var/cache/whisperx}
 - {name: tmp, mountPath: /tmp}
 {{- if or .Values.models.existingClaim .Values.models.hostPath }}
 - {name: models, mountPath: {{ .Values.models.mountPath | quote }}, readOnly: true}
 {{- end }}
+{{- if $certificates }}
+- {name: certificates, mountPath: {{ .Values.certificates.mountPath | quote }}, readOnly: true}
+{{- end }}
 {{- with .Values.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+{{- end }}
 
 {{- define "whisperx-consumer.volumes" -}}
+{{- $certificates := .own.certificatesSecret | default .root.Values.certificates.secret }}
+{{- with .root }}
 - name: cache
   emptyDir: {sizeLimit: {{ .Values.cache.sizeLimit }}}
 - name: tmp
@@ -52,7 +61,12 @@ securityContext:
 - name: models
   hostPath: {path: {{ .Values.models.hostPath | quote }}, type: Directory}
 {{- end }}
+{{- if $certificates }}
+- name: certificates
+  secret: {secretName: {{ $certificates | quote }}, defaultMode: 288}
+{{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}
+{{- end }}
 {{- end }}
 {{- end }}

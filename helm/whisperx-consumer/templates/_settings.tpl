@@ -17,16 +17,20 @@ WHISPERX_{{ upper $group }}__{{ upper $name }}: {{ (kindIs "string" $value | ter
 {{- end }}
 {{- end }}
 
-{{/* What every pod has besides its settings: secrets by reference, and what the user adds. */}}
+{{/* What every pod has besides its settings: secrets by reference, and what the user adds. Takes (dict "root" $ "own"
+     VALUES): the pod's own secretEnv wins over that of all. */}}
 {{- define "whisperx-consumer.commonEnv" -}}
+{{- $own := .own.secretEnv | default dict }}
+{{- with .root }}
 - name: WHISPERX_SERVER__PORT
   value: {{ .Values.metrics.port | quote }}
-{{- range $variable, $source := .Values.secretEnv }}
+{{- range $variable, $source := merge (deepCopy $own) .Values.secretEnv }}
 - name: {{ $variable }}
   valueFrom:
     secretKeyRef: {name: {{ $source.name | quote }}, key: {{ $source.key | quote }}}
 {{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
+{{- end }}
 {{- end }}
 {{- end }}

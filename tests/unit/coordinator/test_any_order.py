@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consumer.coordinator.policy import Send
+from consumer.core.audit import Action
 from consumer.core.layout import Topic
-from consumer.events import JobProgress, JobStatus
-from consumer.work import CancelRequested, JobReceived, RetryRequested
-from tests.unit.coordinator.world import BROKEN, World, requested
+from consumer.events import AuditRecorded, JobOptions, JobProgress, JobStatus
+from consumer.work import CancelRequested, CleanupWork, JobReceived, RetryRequested
+from tests.unit.coordinator.world import BROKEN, POLICY, World, requested
 
 
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 7), min_size=1, max_size=4))
@@ -45,6 +48,35 @@ def test_cleanup_is_asked_for_only_with_the_result(seed: int, size: int) -> None
     world.play([requested("job")], {"job": size}, random.Random(seed))
     topics = [command.topic for command in world.published if hasattr(command, "topic")]
     assert topics.index(Topic.CLEANUP_WORK) > topics.index(Topic.RESULTS)
+
+
+@given(st.integers(0, 2**32), st.lists(st.sampled_from(["force", "again", "retry", "cancel"]), max_size=8))
+def test_p6_a_recording_is_deleted_only_after_its_run_has_completed(seed: int, asked: list[str]) -> None:
+    """Whatever fails, is cancelled or repeated, and wherever the coordinator dies."""
+    world, chance = World(replace(POLICY, may_delete_recordings=True)), random.Random(seed)
+    options, at = JobOptions(language="en", delete_recording=True), datetime.fromtimestamp(0, UTC)
+    wishes: dict[str, JobReceived | RetryRequested | CancelRequested] = {
+        "again": requested("job", options=options, force=True, offset=99).model_copy(update={"refusal": BROKEN}),
+        "retry": RetryRequested(job_id="job", requested_at=at),
+        "cancel": CancelRequested(job_id="job", requested_at=at),
+    }
+    forced = [requested("job", options=options, force=True, offset=n) for n in range(1, len(asked) + 1)]
+    events = [wishes.get(wish) or forced[n] for n, wish in enumerate(asked)]
+
+    world.play([requested("job", options=options), *events], {"job": 2}, chance)
+
+    ends = {result.run: result.status for result in world.results()}
+    order = [command.event for command in world.published if isinstance(command, Send)]
+    deleting = [event for event in order if isinstance(event, CleanupWork) and event.recording is not None]
+    for event in deleting:
+        assert ends[event.run] is JobStatus.COMPLETED
+        assert event.recording is not None
+        assert event.recording.etag == "e"
+        (result,) = [one for one in world.results() if one.run == event.run]
+        assert order.index(result) < order.index(event)
+    assert {run for run, status in ends.items() if status is JobStatus.COMPLETED} == {event.run for event in deleting}
+    trail = [event for event in order if isinstance(event, AuditRecorded)]
+    assert sorted(line.run for line in trail if line.action == Action.JOB_FINISHED) == sorted(ends), "one line per end"
 
 
 @given(st.integers(0, 2**32), st.lists(st.sampled_from(["force", "again", "retry", "cancel"]), max_size=8))

@@ -362,6 +362,23 @@ class TestEarlierResults:
         assert [e.outcome for e in audited(world, "data_removed")] == [AWAY.code]
         assert world.coordinator.jobs["job"].leftovers == ()
 
+    def test_a_recording_that_cannot_be_deleted_is_left_and_noted_and_the_job_stays_completed(self) -> None:
+        wish = with_options(requested("job"), delete_recording=True)
+        world = open_job(request=wish, world=World(replace(POLICY, may_delete_recordings=True)))
+        for index in range(world.coordinator.jobs["job"].planned):
+            world.apply(transcribed("job", index))
+        (assembly,) = world.sent(Topic.ASSEMBLY_WORK)
+        assert isinstance(assembly, AssemblyWork)
+        world.apply(assembled(assembly))
+        assert cleanups(world)[0].recording is not None
+        for attempt in range(1, world.policy.cleanup.attempts + 1):
+            world.apply(CleanupFailed(job_id="job", run=1, attempt=attempt, error=AWAY))
+            world.now_s += 60
+            world.apply()
+        assert len(cleanups(world)) == world.policy.cleanup.attempts
+        assert [e.outcome for e in audited(world, "recording_kept")] == [AWAY.code]
+        assert [result.status for result in world.results()] == [JobStatus.COMPLETED]
+
     def test_however_often_a_job_is_forced_its_state_stays_small(self) -> None:
         world = completed(open_job(request=with_options(requested("job"), retention_hours=2)))
         for number in range(1, 40):

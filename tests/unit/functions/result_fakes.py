@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from consumer.adapters.memory_store import MemoryStore
 from consumer.core.speech import Activity, ChunkSpeech, ChunkTask, Diarization, Language, Progress, Samples, Turn
@@ -64,8 +64,9 @@ class JoiningEngine:
     def __init__(self) -> None:
         self.joined: list[tuple[tuple[Activity, ...], int]] = []
 
-    def join_speakers(self, activities: Sequence[Activity], recording_samples: int, options: JobOptions) -> Diarization:
-        self.joined.append((tuple(activities), recording_samples))
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+        activities = tuple(activities)
+        self.joined.append((activities, recording_samples))
         turns = tuple(
             Turn(float(activity.first + window), float(activity.first + window + 1), f"SPEAKER_{speaker:02d}")
             for activity in activities

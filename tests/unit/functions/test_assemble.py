@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import weakref
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -14,7 +16,7 @@ from consumer.core import checkpoint
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.results import ResultManifest
-from consumer.core.speech import Activity, ChunkSpeech, Segment, Word
+from consumer.core.speech import Activity, ChunkSpeech, Diarization, Segment, Word
 from consumer.core.values import Chunk, Span
 from consumer.errors import Cancelled, LostIntermediate
 from consumer.events import ChunkTimings, DiarizeOptions, JobOptions, JobStatus, OutputFormat, Problem, RecordingFacts
@@ -133,6 +135,42 @@ def test_the_result_does_not_depend_on_how_the_recording_was_cut() -> None:
     in_one = _assemble(whole)(_work(chunks_total=1), FakeAttempt())
     assert in_three.artifacts == in_one.artifacts
     assert in_three.speakers == in_one.speakers
+
+
+class _CountingEngine(JoiningEngine):
+    """Looks how many activities are in memory while it goes through them, and reads no further than `windows`."""
+
+    def __init__(self, windows: int) -> None:
+        super().__init__()
+        self._windows = windows
+        self.most_alive = 0
+
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+        scores: list[weakref.ref[Any]] = []
+        for activity in activities:
+            scores.append(weakref.ref(activity.scores))
+            self.most_alive = max(self.most_alive, sum(known() is not None for known in scores))
+            if activity.first >= self._windows:
+                break
+        return Diarization((), ())
+
+
+def test_activities_go_by_one_at_a_time() -> None:
+    """The first one stays until the engine is done, and one is there while the next is made of it."""
+    store = _store()
+    chunks = 12
+    for index in range(CHUNKS, chunks):
+        store.put("work", KEYS.checkpoint(index), checkpoint.encode(_chunk(index)))
+    engine = _CountingEngine(windows=chunks * CHUNK_S)
+    _assemble(store, engine)(_work(chunks_total=chunks), FakeAttempt())
+    assert engine.most_alive <= 3
+
+
+def test_text_behind_what_the_engine_reads_is_kept() -> None:
+    store = _store()
+    _assemble(store, _CountingEngine(windows=0))(_work(), FakeAttempt())
+    document = json.loads(store.get("results", KEYS.artifact("json")))
+    assert document["text"] == "Ask 0? Yes. Ask 1? Yes. Ask 2? Yes."
 
 
 def test_the_claim_checks_fit_the_files_and_the_manifest_comes_last() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from consumer.errors import Cancelled
-from consumer.events import JobStatus
+from consumer.adapters.memory_store import MemoryStore
+from consumer.errors import Cancelled, MissingObject
+from consumer.events import JobStatus, RecordingRef
 from consumer.functions.cleanup import BATCH, CleanUp
 from consumer.work import CleanupFinished, CleanupWork
 from tests.unit.functions.result_fakes import FakeAttempt, WatchedStore
@@ -77,3 +80,68 @@ def test_expired_results_go_and_their_manifest_stays() -> None:
     work = _work(JobStatus.COMPLETED).model_copy(update={"results": True})
     assert CleanUp(store, "work", "results", True)(work, FakeAttempt()).removed == 1
     assert store.contents() == kept
+
+
+# ── the sender's recording ──────────────────────────────────────────────────────────────────────────────────────────
+
+UPLOADED = datetime(2024, 5, 1, 12, tzinfo=UTC)
+ENDED = UPLOADED + timedelta(minutes=5)
+
+
+def _calls(*, versioned: bool = False, at: datetime = UPLOADED) -> tuple[MemoryStore, RecordingRef]:
+    store = MemoryStore("work", "results", "calls", versioned=versioned, now=lambda: at)
+    store.put("calls", "a.wav", b"what was said")
+    stat = store.stat("calls", "a.wav")
+    return store, RecordingRef(bucket="calls", key="a.wav", etag=stat.etag, version_id=stat.version_id)
+
+
+def _deleting(ref: RecordingRef, status: JobStatus = JobStatus.COMPLETED) -> CleanupWork:
+    return CleanupWork(job_id="job-1", run=1, status=status, recording=ref, ended_at=ENDED)
+
+
+def _said(store: MemoryStore, work: CleanupWork) -> str:
+    return CleanUp(store, "work", "results", True)(work, FakeAttempt()).recording
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_a_recording_goes_when_the_completed_job_asked_for_it(versioned: bool) -> None:
+    store, ref = _calls(versioned=versioned)
+    assert _said(store, _deleting(ref)) == "ok"
+    with pytest.raises(MissingObject):
+        store.stat("calls", "a.wav", ref.version_id)
+    assert _said(store, _deleting(ref)) == "RECORDING_MISSING"
+
+
+@pytest.mark.parametrize("status", [JobStatus.PARTIAL, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.UNKNOWN])
+def test_p6_a_recording_stays_when_the_run_has_not_completed_whatever_the_event_says(status: JobStatus) -> None:
+    store, ref = _calls()
+    assert _said(store, _deleting(ref, status)) == "DELETION_NOT_ALLOWED"
+    assert store.get("calls", "a.wav") == b"what was said"
+
+
+def test_a_recording_that_was_overwritten_stays() -> None:
+    store, ref = _calls()
+    store.put("calls", "a.wav", b"something else")
+    assert _said(store, _deleting(ref)) == "SOURCE_CHANGED"
+    assert store.get("calls", "a.wav") == b"something else"
+
+
+def test_the_same_bytes_uploaded_again_after_the_end_stay() -> None:
+    store, ref = _calls(at=ENDED + timedelta(seconds=1))
+    assert _said(store, _deleting(ref)) == "SOURCE_CHANGED"
+    assert store.get("calls", "a.wav") == b"what was said"
+
+
+def test_where_versions_are_kept_only_the_pinned_one_goes() -> None:
+    store, ref = _calls(versioned=True)
+    store.put("calls", "a.wav", b"the next one")
+    assert _said(store, _deleting(ref)) == "ok"
+    assert store.get("calls", "a.wav") == b"the next one"
+
+
+@pytest.mark.parametrize("bucket", ["work", "results"])
+def test_nothing_in_a_bucket_of_ours_is_taken_for_a_recording(bucket: str) -> None:
+    store, ref = _calls()
+    store.put(bucket, "a.wav", b"what was said")
+    assert _said(store, _deleting(ref.model_copy(update={"bucket": bucket}))) == "DELETION_NOT_ALLOWED"
+    assert store.get(bucket, "a.wav") == b"what was said"

@@ -96,6 +96,9 @@ class DictStore:
     def delete(self, bucket: str, keys: Iterable[str]) -> int:
         raise NotImplementedError
 
+    def delete_exactly(self, pinned: ObjectStat) -> None:
+        raise NotImplementedError
+
     def make_bucket(self, bucket: str) -> None:
         self.buckets.add(bucket)
 
@@ -418,6 +421,25 @@ class TestARecordingThatIsRefused:
         store = DictStore({(BUCKET, "calls/2024/talk.mp3"): media.wav(SPEECH)})
         plan = make_plan(store, limits=LimitSettings(allowed_buckets=("other", f"{BUCKET}/calls/")))
         assert plan(work(key="calls/2024/talk.mp3"), RecordedAttempt(store)).chunks_total == 3
+
+
+class TestPlacesThatJobsMayName:
+    PLACES = LimitSettings(allowed_buckets=("calls/team-a/", "open"))
+
+    @pytest.mark.parametrize(("bucket", "key"), [("calls", "team-a/1.wav"), ("open", "1.wav"), ("open", "x/1.wav")])
+    def test_are_read(self, bucket: str, key: str) -> None:
+        store = DictStore({(bucket, key): media.wav(SPEECH)}, buckets={WORK_BUCKET, bucket})
+        done = make_plan(store, limits=self.PLACES)(work(bucket=bucket, key=key), RecordedAttempt(store))
+        assert done.recording.key == key
+
+    @pytest.mark.parametrize(
+        ("bucket", "key"),
+        [("calls", "1.wav"), ("calls", "team-a"), ("calls", "team-abc/1.wav"), ("call", "s/team-a/1.wav")],
+    )
+    def test_end_where_they_are_said_to_end(self, bucket: str, key: str) -> None:
+        store = DictStore({(bucket, key): media.wav(SPEECH)})
+        with pytest.raises(AccessDenied, match="allowed_buckets"):
+            make_plan(store, limits=self.PLACES)(work(bucket=bucket, key=key), RecordedAttempt(store))
 
 
 class TestARecordingThatChangesWhileItIsRead:

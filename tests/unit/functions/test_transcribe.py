@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -102,7 +102,7 @@ class CountingEngine:
         timings = ChunkTimings(transcribe_s=10.0)
         return ChunkSpeech(segments, activity, task.language, None, timings, (WARNING,), "f00", self.device)
 
-    def join_speakers(self, activities: Sequence[Activity], recording_samples: int, options: JobOptions) -> Diarization:
+    def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
         raise AssertionError("a transcriber joins nothing")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from consumer import doctor, findings, topics
 from consumer.doctor import Check
-from consumer.errors import BrokerUnavailable, MissingModel, StoreUnavailable
+from consumer.errors import BrokerUnavailable, MissingModel, NotAuthorized, RefusedLogin, StoreUnavailable
 from consumer.findings import Finding, Level, ok
 from consumer.settings import Settings
 from tests.unit.ops.test_topics import FakeAdmin
@@ -128,6 +128,24 @@ def test_a_check_that_fails_says_so_and_the_others_go_on() -> None:
     found = doctor.run([Check("brokers", away), Check("clock", lambda: [doctor.clock_finding(0)])])
     assert levels(found) == [Level.OK, Level.FAIL, Level.OK]
     assert "BROKER_UNAVAILABLE" in found[1].todo
+
+
+@pytest.mark.parametrize(
+    ("error", "then"),
+    [
+        (RefusedLogin("brokers b:1 and we do not come together"), Level.WARN),
+        (NotAuthorized("Kafka does not allow us Read on topic t"), Level.OK),
+    ],
+)
+def test_brokers_that_refuse_us_are_not_said_to_be_away(error: BrokerUnavailable, then: Level) -> None:
+    """After a refused login nothing more is asked; after one question too many the others are."""
+
+    def refused() -> Iterable[Finding]:
+        raise error
+
+    found = doctor.run([Check("brokers", refused, "kafka"), Check("topics", lambda: [ok("topics", "there")], "kafka")])
+    assert levels(found) == [Level.FAIL, then]
+    assert found[0].todo == f"see {error.code} in docs/errors.md"
 
 
 def test_a_bug_in_a_check_is_not_taken_for_a_finding() -> None:

@@ -1,14 +1,18 @@
-"""The page for operators names nothing that does not exist."""
+"""The pages for operators name nothing that does not exist."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 from consumer.metrics import Metrics
 from consumer.settings_reference import reference
 
-PAGE = Path(__file__).parents[3] / "docs" / "operations.md"
+DOCS = Path(__file__).parents[3] / "docs"
+PAGE = DOCS / "operations.md"
+every_page = pytest.mark.parametrize("page", [PAGE, DOCS / "store.md"], ids=lambda page: page.name)
 
 
 def test_every_metric_on_the_page_exists() -> None:
@@ -17,12 +21,14 @@ def test_every_metric_on_the_page_exists() -> None:
     assert named <= {metric.name for metric in Metrics().definitions}
 
 
-def test_every_variable_on_the_page_exists() -> None:
-    named = set(re.findall(r"WHISPERX_[A-Z_]+", PAGE.read_text(encoding="utf-8")))
+@every_page
+def test_every_variable_on_the_page_exists(page: Path) -> None:
+    named = set(re.findall(r"WHISPERX_[A-Z_]+", page.read_text(encoding="utf-8")))
     assert named
     assert named <= {setting.variable for _, settings in reference() for setting in settings}
 
 
-def test_every_link_leads_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", PAGE.read_text(encoding="utf-8")):
-        assert (PAGE.parent / target).exists(), target
+@every_page
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target

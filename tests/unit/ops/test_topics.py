@@ -56,6 +56,8 @@ def test_only_the_state_is_compacted() -> None:
     compacted = [topic for topic, spec in SPECS.items() if spec.config["cleanup.policy"] == "compact"]
     assert compacted == [Topic.JOB_STATE]
     assert "retention.ms" not in SPECS[Topic.JOB_STATE].config
+    assert SPECS[Topic.AUDIT].config["retention.ms"] == str(8760 * 3_600_000)
+    assert SPECS[Topic.AUDIT].config["cleanup.policy"] == "delete"
 
 
 def test_a_single_broker_is_not_asked_for_more_copies_than_it_has() -> None:

@@ -23,7 +23,7 @@ from consumer.wire import Codec
 from producer_tools.tail import Tail
 
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
-PUBLIC = (Topic.JOBS, Topic.CONTROL, Topic.PROGRESS, Topic.PARTIALS, Topic.RESULTS, Topic.DEAD_LETTERS)
+PUBLIC = (Topic.JOBS, Topic.CONTROL, Topic.PROGRESS, Topic.PARTIALS, Topic.RESULTS, Topic.DEAD_LETTERS, Topic.AUDIT)
 _numbers = itertools.count(1)
 
 

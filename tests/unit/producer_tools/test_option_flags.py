@@ -73,6 +73,13 @@ def test_a_flag_that_turns_off_says_so() -> None:
     assert options.diarize.embeddings
 
 
+def test_track_and_channels_can_be_chosen() -> None:
+    options = parsed("--track", "1", "--multichannel", "--no-diarize")
+    assert (options.track, options.multichannel, options.tells_voices_apart) == (1, True, False)
+    assert not parsed("--multichannel").tells_voices_apart
+    assert parsed().tells_voices_apart
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -80,6 +87,8 @@ def test_a_flag_that_turns_off_says_so() -> None:
         (["--language", "german"], "language"),
         (["--formats", "json,pdf"], "output_formats"),
         (["--num-speakers", "2", "--max-speakers", "3"], "not both"),
+        (["--multichannel", "--num-speakers", "2"], "num_speakers has no effect"),
+        (["--track", "-1"], "track"),
     ],
 )
 def test_options_that_cannot_work_are_refused_with_the_reason(arguments: list[str], reason: str) -> None:

@@ -1,0 +1,155 @@
+"""`whisperx-consumer sweep`: the command around `sweep`, with the real store, broker and audit trail."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from consumer.adapters.kafka_tail import KafkaTail
+from consumer.adapters.object_store import S3Store
+from consumer.bootstrap import Parts
+from consumer.broker import Outbox, PublishAborted, PublishInDoubt
+from consumer.coordinator.state import JobState
+from consumer.core.audit import NO_RUN, Action
+from consumer.core.identity import job_id_from_position
+from consumer.core.layout import Topic
+from consumer.core.orphans import Folder
+from consumer.errors import BrokerUnavailable
+from consumer.events import AuditRecorded
+from consumer.exit_codes import ExitCode
+from consumer.settings import Settings
+from consumer.sweep import Found, Needed, Sweep, runs_needed
+
+READ_S = 60.0
+CLOSE_S = 5.0
+MOST_HOURS = 24 * 3650
+MARGIN_HOURS = 24
+"""How much older than any open job a folder has to be, unless the operator says otherwise."""
+
+
+def add_sweep(command: argparse.ArgumentParser) -> None:
+    command.description = (
+        "Find what no job needs any more in the work and results buckets: work of runs that have ended, result files "
+        "without a manifest, probes. Whatever an open run, a retry or a cleanup still needs stays, by the job states "
+        "in Kafka; while the brokers are away nothing is removed. On stdout one line per folder: what was done, why, "
+        "objects, bytes, place."
+    )
+    command.add_argument("--delete", action="store_true", help="remove it; without this it is only shown")
+    command.add_argument(
+        "--older-than",
+        type=_hours,
+        metavar="HOURS",
+        help="only what was last written so long ago (default: the longer retention of requests and work, and a day)",
+    )
+    command.add_argument("--per-second", type=_rate, metavar="N", help="at most so many folders per second")
+    command.add_argument("--as", dest="operator", metavar="NAME", help="who does it (default: your login name)")
+    command.add_argument("--json", action="store_true", help="one JSON object per line on stdout")
+    command.set_defaults(act=sweep)
+
+
+def _hours(text: str) -> float:
+    if not 0 <= (hours := float(text)) <= MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"give hours from 0 to {MOST_HOURS}")
+    return hours
+
+
+def _rate(text: str) -> float:
+    if not (rate := float(text)) > 0:
+        raise argparse.ArgumentTypeError("give a rate above 0")
+    return rate
+
+
+def sweep(arguments: argparse.Namespace) -> int:
+    """One pass. It may be interrupted at any time: the same command again does the rest."""
+    settings = Settings()
+    parts = Parts(settings)
+    hours = default_hours(settings) if arguments.older_than is None else arguments.older_than
+    with _trail(parts, arguments.operator or getpass.getuser(), arguments.delete) as note:
+        made = Sweep(
+            S3Store.of(settings.store),
+            (settings.store.work_bucket, settings.store.results_bucket),
+            lambda: read_needed(parts),
+            datetime.now(UTC) - timedelta(hours=hours),
+            note,
+        )
+        found: Counter[str] = Counter()
+        size_bytes = 0
+        for one in made.run():
+            print(_line(one, as_json=arguments.json), flush=True)
+            found[one.outcome] += 1
+            size_bytes += one.folder.size_bytes
+            if arguments.per_second:
+                time.sleep(1 / arguments.per_second)
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in found.items()) or "nothing found"
+    print(f"{counts}; {size_bytes} bytes; {made.foreign} objects in no place of ours are left alone", file=sys.stderr)
+    if found["found"]:
+        print("nothing was changed; --delete does it", file=sys.stderr)
+    return ExitCode.FAILED if set(found) - {"found", "removed"} else ExitCode.OK
+
+
+def default_hours(settings: Settings) -> float:
+    """Older than any job that can be open, whatever became of its state."""
+    return max(settings.topics.work_retention_hours, settings.topics.jobs_retention_hours) + MARGIN_HOURS
+
+
+def read_needed(parts: Parts) -> Needed:
+    """From all partitions of the state topic, each up to its end. Raises BrokerUnavailable, Misconfigured."""
+    tail = KafkaTail(parts.settings.kafka, parts.topic(Topic.JOB_STATE))
+    try:
+        return frozenset().union(*(_needed_of(tail, partition) for partition in tail.partitions()))
+    finally:
+        tail.close()
+
+
+def _needed_of(tail: KafkaTail, partition: int) -> Needed:
+    newest = {record.key: record.value for record in tail.read_to_end(partition, READ_S)}
+    return runs_needed(JobState.from_bytes(value) for value in newest.values() if value is not None)
+
+
+@contextmanager
+def _trail(parts: Parts, operator: str, delete: bool) -> Iterator[Callable[[Folder, str], None] | None]:
+    if not delete:
+        yield None
+        return
+    outbox = parts.named_outbox("sweep")
+    try:
+        yield lambda folder, outcome: _note(parts, outbox, operator, folder, outcome)
+    finally:
+        outbox.close(CLOSE_S)
+
+
+def _note(parts: Parts, outbox: Outbox, operator: str, folder: Folder, outcome: str) -> None:
+    job_id, run = folder.run or (job_id_from_position(folder.bucket, 0, 0), NO_RUN)
+    line = AuditRecorded(
+        job_id=job_id,
+        run=run,
+        actor=f"sweep, {operator}",
+        action=Action.ORPHANS_SWEPT,
+        target=f"{folder.bucket}/{folder.prefix} ({len(folder.keys)} objects)",
+        outcome=outcome,
+        happened_at=datetime.now(UTC),
+    )
+    try:
+        outbox.publish([parts.post.record(Topic.AUDIT, line)], [])
+    except (PublishAborted, PublishInDoubt) as exc:
+        raise BrokerUnavailable(
+            f"stopped at {folder.bucket}/{folder.prefix}: the audit trail cannot be written ({exc}); "
+            "the same command again does the rest"
+        ) from exc
+
+
+def _line(one: Found, *, as_json: bool) -> str:
+    place = f"{one.folder.bucket}/{one.folder.prefix}"
+    objects, size_bytes = len(one.folder.keys), one.folder.size_bytes
+    if as_json:
+        return json.dumps(
+            {"outcome": one.outcome, "why": one.why, "objects": objects, "size_bytes": size_bytes, "place": place}
+        )
+    return f"{one.outcome}\t{one.why}\t{objects}\t{size_bytes}\t{ascii(place)[1:-1]}"
