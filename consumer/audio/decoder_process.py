@@ -37,7 +37,6 @@ from consumer.audio.protocol import (
     MAX_REREAD,
     MAX_STREAMS,
     PCM_BLOCK_BYTES,
-    REREAD_FREE_BYTES,
     Confinement,
     Ending,
     Facts,
@@ -80,6 +79,9 @@ HEAD_BYTES = 1 << 16
 
 STANDARD_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 """FFmpeg's own layouts for one to eight channels, which it knows how to mix to."""
+
+PACKETS_FREE_BYTES = 1 << 22
+"""What any file may give more than it has: packets overlap in no honest one, and compressed ones are small."""
 
 MAX_DAMAGED_IN_A_ROW = 5_000
 """Packets without a sample after which the rest is given up: two minutes of MP3."""
@@ -304,7 +306,7 @@ class Decoding:
         self._damaged_in_a_row = 0
         self._broken_off: str | None = None
         self._packet_bytes = 0
-        self._most_bytes = container.size * MAX_REREAD + REREAD_FREE_BYTES  # over all links of a chain
+        self._most_bytes = container.size * MAX_REREAD + PACKETS_FREE_BYTES  # over all links of a chain
         self._sent_bytes = 0
 
     def pcm(self) -> Iterator[bytes]:
