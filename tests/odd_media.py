@@ -6,17 +6,14 @@ Made with PyAV, so that no other program is needed; where ffmpeg's command line 
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import numpy as np
 
 from tests import hostile_media as made
 from tests import media
-from tests.media import Signal
 
 SECONDS = 5.0
 TIGHT, LOSSY = 4, 16
@@ -55,7 +52,7 @@ def streamed(container: str, codec: str, rate_hz: int, **options: str) -> bytes:
     with av.open(out, "w", format=container, options=options) as file:
         stream = file.add_stream(codec, rate=rate_hz, layout="mono")
         assert isinstance(stream, av.AudioStream)
-        sound_into(file, stream, media.tone(SECONDS, rate_hz), rate_hz)
+        media.add_sound(file, stream, media.tone(SECONDS, rate_hz), rate_hz)
     return out.getvalue()
 
 
@@ -67,41 +64,13 @@ class Unseekable(io.BytesIO):
         raise io.UnsupportedOperation("seek")
 
 
-def sound_into(
-    file: av.container.OutputContainer, stream: av.AudioStream, signal: Signal, rate_hz: int, layout: str = "mono"
-) -> None:
-    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(signal), format="fltp", layout=layout)
-    frame.sample_rate = rate_hz
-    resampler = av.AudioResampler(format=stream.format, layout=layout, rate=rate_hz, frame_size=stream.frame_size)
-    for part in [*resampler.resample(frame), *resampler.resample(None)]:
-        if part is not None:
-            file.mux(stream.encode(part))
-    file.mux(stream.encode(None))
-
-
-def several_tracks(container: str = "matroska") -> bytes:
-    """Three sound tracks; the second has more channels, and FFmpeg takes it unless the file has a default."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "recording"
-        with av.open(str(path), "w", format=container) as file:
-            streams = []
-            for layout in ("mono", "stereo", "mono"):
-                stream = file.add_stream("pcm_s16le", rate=16_000, layout=layout)
-                assert isinstance(stream, av.AudioStream)
-                streams.append((stream, layout))
-            for number, (stream, layout) in enumerate(streams):
-                signal = media.tone(SECONDS, channels=2 if layout == "stereo" else 1, hz=440.0 * (number != 1) + 440.0)
-                sound_into(file, stream, signal, 16_000, layout)
-        return path.read_bytes()
-
-
 def flac_24() -> bytes:
     out = io.BytesIO()
     with av.open(out, "w", format="flac") as file:
         stream = file.add_stream("flac", rate=48_000, layout="stereo")
         assert isinstance(stream, av.AudioStream)
         stream.format = "s32"  # FLAC keeps 24 of them
-        sound_into(file, stream, media.tone(SECONDS, 48_000, 2), 48_000, "stereo")
+        media.add_sound(file, stream, media.tone(SECONDS, 48_000, 2), 48_000)
     return out.getvalue()
 
 
@@ -115,6 +84,13 @@ def moved(data: bytes, container: str) -> bytes:
                 packet.stream = stream
                 file.mux(packet)
     return out.getvalue()
+
+
+def three_tracks(container: str) -> bytes:
+    """The second has more channels: FFmpeg takes it, unless the file names a default."""
+    return media.tracks(
+        [media.tone(SECONDS, hz=880), media.tone(SECONDS, channels=2), media.tone(SECONDS, hz=880)], container
+    )
 
 
 def with_latin1_title(wav: bytes) -> bytes:
@@ -267,8 +243,8 @@ MATROSKA: Mapping[str, Recording] = {
     ),
     "Matroska FLAC": Recording(lambda: moved(plain("flac", 44_100)(), "matroska"), "flac", 44_100, 2),
     "Matroska ALAC": Recording(of("matroska", "alac", 44_100, 2), "alac", 44_100, 2),
-    "Matroska with three tracks": Recording(several_tracks, "pcm_s16le", 16_000, 2),
-    "MOV with three tracks": Recording(lambda: several_tracks("mov"), "pcm_s16le", 16_000, 1),
+    "Matroska with three tracks": Recording(lambda: three_tracks("matroska"), "pcm_s16le", 16_000, 2),
+    "MOV with three tracks": Recording(lambda: three_tracks("mov"), "pcm_s16le", 16_000, 1),
 }  # fmt: skip
 
 OTHERS: Mapping[str, Recording] = {
