@@ -5,6 +5,8 @@ python -m benchmarks.tools_memory > docs/figures/tools-memory.json
 python -m benchmarks.transcriber_memory --output docs/figures/transcriber-memory-tiny.json
 python -m benchmarks.transcriber_memory --model base --output docs/figures/transcriber-memory-base.json
 python -m benchmarks.memory_chart              # writes docs/figures/memory.svg
+
+`transcriber-memory-base-before.json` is a run of the version before `consumer/speech/spare_memory.py`.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def draw_planner(axes: Any, figures: dict[str, Any]) -> None:
         draw(axes, large["decoder"]["curve"], MB, "", color=f"C{number}", linestyle=":")
     small = max(runs["small"]["planner"]["peak_bytes"] for runs in figures.values()) / MB
     axes.axhline(small + 100, color="0.6", linewidth=0.8, linestyle="--")
-    axes.set(ylim=0, xlabel="% of the run", ylabel="MB", title="Planner (dotted: its decoder)")
+    axes.set(ylim=(0, 380), xlabel="% of the run", ylabel="MB", title="Planner (dotted: its decoder)")
 
 
 def draw_tools(axes: Any, figures: dict[str, Any]) -> None:
@@ -44,9 +46,8 @@ def draw_tools(axes: Any, figures: dict[str, Any]) -> None:
 
 
 def draw_transcriber(axes: Any, figures: list[dict[str, Any]]) -> None:
-    names = {"tiny": "demo models", "base": "base size"}
-    for run in figures:
-        label = f"{names[run['model']]}, {run['audio_s'] / 60:.0f} min of speech"
+    for run, name in zip(figures, ("demo models", "base size", "base size, nothing given back"), strict=True):
+        label = f"{name}, {run['audio_s'] / 60:.0f} min of speech"
         draw(axes, run["transcriber"]["curve"], GB, label)
     axes.axhline(2, color="0.6", linewidth=0.8, linestyle="--")
     axes.set(ylim=0, xlabel="% of the run", ylabel="GB", title="Transcriber")
@@ -65,7 +66,7 @@ def main() -> None:
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
     draw_planner(left, read("planner-memory"))
     draw_tools(middle, read("tools-memory"))
-    draw_transcriber(right, [read(f"transcriber-memory-{model}") for model in ("tiny", "base")])
+    draw_transcriber(right, [read(f"transcriber-memory-{model}") for model in ("tiny", "base", "base-before")])
     for axes in (left, middle, right):
         axes.legend(frameon=False, fontsize=8)
     figure.savefig(CHART, metadata={"Date": None})

@@ -26,6 +26,7 @@ from consumer.speech.asr import Decoding, Recogniser, Text, in_batches
 from consumer.speech.diarize import BATCH
 from consumer.speech.ladder import climb_down
 from consumer.speech.loaded import LoadedModels, Stage
+from consumer.speech.spare_memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -258,6 +259,7 @@ class ChunkRun:
         progress(0.0)
         started_s = self._clock()
         yield progress
+        give_back()
         self._spent_s[f"{stage}_s"] = self._clock() - started_s
         progress(1.0)
 
