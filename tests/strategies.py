@@ -107,7 +107,7 @@ def _recording_refs() -> st.SearchStrategy[dict[str, Any]]:
     tag = st.none() | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64)
     return st.fixed_dictionaries(
         {
-            "bucket": st.from_regex(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", fullmatch=True),
+            "bucket": st.from_regex(r"[a-w][a-z0-9]{2,18}([-.][a-z0-9]{1,18}){0,2}", fullmatch=True),
             "key": st.lists(parts, min_size=1, max_size=MOST_ITEMS).map("/".join),
         },
         optional={"version_id": tag, "etag": tag},

@@ -12,7 +12,7 @@ from consumer.events import RecordingRef
 MAX_KEY_BYTES: Final = 1_024
 MAX_VERSION_CHARACTERS: Final = 1_024
 MAX_ETAG_CHARACTERS: Final = 256
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
+_BUCKET = re.compile(r"(?!.*(?:\.\.|\.-|-\.))[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]")
 _PRINTABLE = re.compile(r"[!-~]+")
 
 

@@ -66,7 +66,9 @@ def test_a_key_that_only_looks_odd_is_a_key(key: str) -> None:
     assert fault_of(RecordingRef(bucket="calls", key=key)) is None
 
 
-@pytest.mark.parametrize("bucket", ["a/b", "../b", "calls?x", "calls\n", "a b", "-ab", "calls#", "abc:80", "%2e%2e"])
+@pytest.mark.parametrize(
+    "bucket", ["a/b", "../b", "calls?x", "calls\n", "a b", "-ab", "calls#", "abc:80", "0..0", "a.-b", "%2e%2e"]
+)
 def test_a_bucket_that_is_no_name_is_refused(bucket: str) -> None:
     assert "recording.bucket" in str(fault_of(RecordingRef(bucket=bucket, key="a")))
 
