@@ -286,6 +286,7 @@ def _plan(parts: Parts) -> Loop:
         parts.engine.max_window_s,
         parts.engine.min_overlap_s,
         parts.clock,
+        settings.store.results_bucket,
     )
     unless_ended = UnlessEnded(function, parts.store, settings.store.results_bucket)
     return _work_loop(parts, Role.PLAN, PlanWork, unless_ended, capacity=1.0)

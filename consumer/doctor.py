@@ -15,6 +15,7 @@ from typing import Protocol
 
 from consumer import buckets, topics
 from consumer.buckets import BucketAdmin
+from consumer.core.places import bucket_of
 from consumer.errors import (
     AccessDenied,
     DependencyAway,
@@ -198,8 +199,9 @@ def _buckets(settings: Settings) -> Iterable[Finding]:
     if store.work_bucket == store.results_bucket:
         what = f"store.work_bucket and store.results_bucket are both {store.work_bucket}"
         yield warn("settings", what, "use two buckets: lifecycle rules for work must not reach results")
-    if store.work_bucket in {place.partition("/")[0] for place in settings.limits.allowed_buckets}:
-        what = "limits.allowed_buckets names the work bucket: jobs could read the audio of other jobs"
+    named = set(map(bucket_of, settings.limits.allowed_buckets))
+    for bucket in sorted({store.work_bucket, store.results_bucket} & named):
+        what = f"limits.allowed_buckets names {bucket}, which is ours: no job may read the audio or text of other jobs"
         yield fail("settings", what, "take it off the list")
 
 

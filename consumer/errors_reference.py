@@ -32,7 +32,10 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "BUCKET_MISSING": ("The bucket does not exist.", "Correct the name, or make the bucket."),
     "OBJECT_MISSING": ("", "Upload first, send the job afterwards; check key and version."),
-    "ACCESS_DENIED": ("", "Let the service's credentials read the bucket."),
+    "ACCESS_DENIED": (
+        "Jobs may not read this place, or the store refuses our credentials for it.",
+        "Let the service's credentials read the bucket; have WHISPERX_LIMITS__ALLOWED_BUCKETS name it or its prefix.",
+    ),
     "OBJECT_ENCRYPTED": (
         "",
         "Store recordings with SSE-S3 or SSE-KMS. For results: set WHISPERX_STORE__ENCRYPTION=sse-c and the SSE_C_KEY "

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, field_validator, model_validator
 
 from consumer.core.languages import LANGUAGES
 
@@ -179,7 +179,7 @@ class JobOptions(Contract):
     """Spoken language as an ISO 639 code, or auto: detected once on the first speech of the recording."""
     task: Literal["transcribe", "translate"] = "transcribe"
     """transcribe keeps the spoken language; translate gives English text (and no word alignment)."""
-    hotwords: tuple[Text, ...] = ()
+    hotwords: Annotated[tuple[Text, ...], FailFast()] = ()
     """Words to prefer, such as names; capped together with initial_prompt, a cut is reported as a warning."""
     initial_prompt: str | None = Field(default=None, max_length=MAX_PROMPT_CHARACTERS)
     """Text put before every window, to set style and spelling; capped together with hotwords."""
@@ -195,7 +195,7 @@ class JobOptions(Contract):
     """Word times."""
     diarize: DiarizeOptions = DiarizeOptions()
     """Speakers."""
-    output_formats: tuple[OutputFormat, ...] = tuple(OutputFormat)
+    output_formats: Annotated[tuple[OutputFormat, ...], FailFast()] = tuple(OutputFormat)
     """Files to write beside transcript.json, which is always written."""
     subtitles: SubtitleOptions = SubtitleOptions()
     """The shape of .srt and .vtt."""
@@ -205,6 +205,12 @@ class JobOptions(Contract):
     """Delete the recording once the job has completed; refused where the installation forbids it."""
     on_chunk_failure: Literal["fail", "partial"] = "fail"
     """When a chunk fails for good: fail the whole job, or deliver the rest with status partial."""
+
+    @field_validator("output_formats")
+    @classmethod
+    def _formats_are_a_set(cls, formats: tuple[OutputFormat, ...]) -> tuple[OutputFormat, ...]:
+        """Each once: forty thousand times the same is nothing to carry through the system."""
+        return tuple(dict.fromkeys(formats))
 
     @field_validator("language", mode="before")
     @classmethod

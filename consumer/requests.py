@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from consumer.contracts import from_avro
-from consumer.errors import InvalidOption, UnknownOption
+from consumer.core import places
+from consumer.errors import InvalidEvent, InvalidOption, UnknownOption
 from consumer.events import JobRequested, Problem
 
 REFUSABLE = ("options", "priority", "deadline_at", "metadata")
@@ -45,6 +46,9 @@ def read_fields(fields: dict[str, Any], unknown: Sequence[str] = ()) -> tuple[Jo
     Raises InvalidEvent when a fault lies outside REFUSABLE.
     """
     firm = from_avro(JobRequested, {name: value for name, value in fields.items() if name not in REFUSABLE})
+    fault = places.fault_of(firm.recording)
+    if fault is not None:
+        raise InvalidEvent(f"Not a valid JobRequested: {fault}. Correct this and send it again.")
     try:
         request = JobRequested.model_validate(fields)
     except ValidationError as exc:

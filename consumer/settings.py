@@ -276,7 +276,7 @@ class LimitSettings(Group):
     """And beyond that, seconds of work per second of sound. Ordinary formats need about a thousandth."""
     allowed_buckets: tuple[str, ...] = ()
     """Buckets that jobs may name, or parts of them as bucket/prefix/ with a slash at the end; empty: every bucket that
-    the credentials can read. Never the work bucket."""
+    the credentials can read. Never the work and results buckets."""
     may_delete_recordings: bool = False
     """Jobs may ask that their recording be deleted once they have completed (options.delete_recording). Off: such a job
     is refused with DELETION_NOT_ALLOWED."""
@@ -286,7 +286,7 @@ class LimitSettings(Group):
     def _prefixes_end(cls, places: tuple[str, ...]) -> tuple[str, ...]:
         """Else "calls/team-a" would allow the recordings of team-abc too."""
         for place in places:
-            if place.startswith("/") or ("/" in place and not place.endswith("/")):
+            if not place or place.startswith("/") or ("/" in place and not place.endswith("/")):
                 raise ValueError("give a bucket as calls, or a part of one as calls/team-a/ with a slash at the end")
         return places
 

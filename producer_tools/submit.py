@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from consumer.contracts import faults
 from consumer.core.identity import job_id_from_idempotency_key, request_digest
 from consumer.core.layout import Topic
+from consumer.core.places import fault_of
 from consumer.events import JobOptions, JobRequested, Priority, RecordingRef
 from consumer.ports import ObjectStore
 from producer_tools.connection import Connection
@@ -217,9 +218,12 @@ class _DryRun:
 
 def _reference(bucket: str, key: str, etag: str | None = None) -> RecordingRef:
     try:
-        return RecordingRef(bucket=bucket, key=key, etag=etag)
+        made = RecordingRef(bucket=bucket, key=key, etag=etag)
     except ValidationError as exc:
         raise WrongUsage(f"s3://{bucket}/{key} cannot be: {faults(exc)}") from exc
+    if fault := fault_of(made):
+        raise WrongUsage(f"s3://{bucket}/{key} cannot be: {fault}")
+    return made
 
 
 def request_for(recording: RecordingRef, wishes: Wishes) -> JobRequested:

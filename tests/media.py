@@ -112,7 +112,7 @@ def _encode_to(
             stream.bit_rate = bit_rate
         if video is not None:
             _show(file, video, signal.shape[1] / rate_hz)
-        _add_sound(file, stream, signal, rate_hz)
+        add_sound(file, stream, signal, rate_hz)
 
 
 def tracks(
@@ -125,11 +125,12 @@ def tracks(
             streams = [file.add_stream(codec, rate=rate_hz, layout=LAYOUTS[len(signal)]) for signal in signals]
             for stream, signal in zip(streams, signals, strict=True):
                 assert isinstance(stream, av.AudioStream)
-                _add_sound(file, stream, signal, rate_hz)
+                add_sound(file, stream, signal, rate_hz)
         return path.read_bytes()
 
 
-def _add_sound(file: av.container.OutputContainer, stream: av.AudioStream, signal: Signal, rate_hz: int) -> None:
+def add_sound(file: av.container.OutputContainer, stream: av.AudioStream, signal: Signal, rate_hz: int) -> None:
+    """Encode the signal into a stream that has its layout and rate."""
     layout = LAYOUTS[len(signal)]
     frame = av.audio.frame.AudioFrame.from_ndarray(np.ascontiguousarray(signal), format="fltp", layout=layout)
     frame.sample_rate = rate_hz

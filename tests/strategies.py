@@ -1,12 +1,13 @@
 """Hypothesis strategies for events: any valid value of each, made from the fields of its model.
 
-A new field needs no new strategy; a new rule between fields does (see DiarizeOptions, JobOptions).
+A new field needs no new strategy; a new rule between fields, or of intake, does (see DiarizeOptions, JobOptions and
+RecordingRef).
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -38,8 +39,8 @@ def texts(least: int = 0, most: int = MOST_CHARACTERS) -> st.SearchStrategy[str]
 
 def values(model: type[M]) -> st.SearchStrategy[M]:
     """Any valid value of a model."""
-    if model is DiarizeOptions:
-        return _diarize_options().map(model.model_validate)
+    if model in _RULES_BETWEEN:
+        return _RULES_BETWEEN[model]().map(model.model_validate)
     if model is JobOptions:
         return _fields(model).map(_that_agree).map(model.model_validate)
     return _fields(model).map(model.model_validate)
@@ -97,6 +98,26 @@ def _diarize_options() -> st.SearchStrategy[dict[str, Any]]:
     )
     flags = st.fixed_dictionaries({"enabled": st.booleans(), "embeddings": st.booleans()})
     return st.tuples(speakers, flags).map(lambda two: two[0] | two[1])
+
+
+def _recording_refs() -> st.SearchStrategy[dict[str, Any]]:
+    """Names that intake lets in: see `consumer.core.places`."""
+    printable = st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp"), exclude_characters="/")
+    parts = st.text(printable, min_size=1, max_size=MOST_CHARACTERS).filter(lambda part: part not in (".", ".."))
+    tag = st.none() | st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64)
+    return st.fixed_dictionaries(
+        {
+            "bucket": st.from_regex(r"[a-w][a-z0-9]{2,18}([-.][a-z0-9]{1,18}){0,2}", fullmatch=True),
+            "key": st.lists(parts, min_size=1, max_size=MOST_ITEMS).map("/".join),
+        },
+        optional={"version_id": tag, "etag": tag},
+    )
+
+
+_RULES_BETWEEN: dict[type[BaseModel], Callable[[], st.SearchStrategy[dict[str, Any]]]] = {
+    DiarizeOptions: _diarize_options,
+    RecordingRef: _recording_refs,
+}
 
 
 def _of(annotation: Any, rules: Iterable[Any]) -> st.SearchStrategy[Any]:

@@ -33,6 +33,7 @@ from consumer.audio.decoders import SHARED, Decoder, Decoders, NoDecoder
 from consumer.audio.effort import Effort
 from consumer.audio.limits import DecodeLimits
 from consumer.audio.protocol import (
+    EXPANSION_FREE_BYTES,
     MAX_REREAD,
     REREAD_FREE_BYTES,
     BrokenProtocol,
@@ -51,9 +52,6 @@ log = logging.getLogger(__name__)
 
 Block = NDArray[np.int16]
 T = TypeVar("T")
-
-EXPANSION_FREE_BYTES: Final = 1 << 25  # 33_554_432 bytes = 17 minutes
-"""What any file may expand to, so that a short header does not count."""
 
 LOWEST_SAMPLE_RATE_HZ: Final = 1_000
 """Below it there is no speech, and each sample becomes thousands."""
@@ -161,6 +159,7 @@ class Decoding:
             track=track,
             by_channel=self._by_channel,
             max_streams=limits.max_streams,
+            max_expansion=limits.max_expansion,
         )
         try:
             return decoders.start(order, START_S)

@@ -32,11 +32,11 @@ from av.container.input import InputContainer
 from consumer.audio.chained import next_link
 from consumer.audio.confine import confine
 from consumer.audio.protocol import (
+    EXPANSION_FREE_BYTES,
     MAX_FRAME_BYTES,
     MAX_REREAD,
     MAX_STREAMS,
     PCM_BLOCK_BYTES,
-    REREAD_FREE_BYTES,
     Confinement,
     Ending,
     Facts,
@@ -79,6 +79,9 @@ HEAD_BYTES = 1 << 16
 
 STANDARD_LAYOUTS = ("mono", "stereo", "2.1", "4.0", "5.0", "5.1", "6.1", "7.1")
 """FFmpeg's own layouts for one to eight channels, which it knows how to mix to."""
+
+PACKETS_FREE_BYTES = 1 << 22
+"""What any file may give more than it has: packets overlap in no honest one, and compressed ones are small."""
 
 MAX_DAMAGED_IN_A_ROW = 5_000
 """Packets without a sample after which the rest is given up: two minutes of MP3."""
@@ -219,7 +222,14 @@ class Resampler:
             self._format = kind
             self._inner = AudioResampler(format="s16", layout=self._layout_for(frame), rate=SAMPLE_RATE_HZ)
         assert self._inner is not None
-        for out in self._inner.resample(frame):
+        try:
+            resampled = self._inner.resample(frame)
+        except av.error.FFmpegError as exc:
+            if isinstance(exc, MemoryError):
+                raise
+            reason = f"{frame.layout.nb_channels} channels in no order that can be mixed"
+            raise CannotDecode("UnsupportedMedia", reason) from exc
+        for out in resampled:
             yield self._pcm(out)
 
     def flush(self) -> Iterator[bytes]:
@@ -295,7 +305,8 @@ class Decoding:
         self._damaged = 0
         self._damaged_in_a_row = 0
         self._broken_off: str | None = None
-        self._left_bytes = container.size * MAX_REREAD + REREAD_FREE_BYTES  # over all links of a chain
+        self._packet_bytes = 0
+        self._most_bytes = container.size * MAX_REREAD + PACKETS_FREE_BYTES  # over all links of a chain
         self._sent_bytes = 0
 
     def pcm(self) -> Iterator[bytes]:
@@ -306,6 +317,11 @@ class Decoding:
         for block in self._resampler.flush():
             self._sent_bytes += len(block)
             yield block
+
+    def check_expansion(self, most: int) -> None:
+        """Against the bytes of the packets so far: the parent sees only whole buffers, and those too late."""
+        if self._sent_bytes / self._resampler.channels > max(EXPANSION_FREE_BYTES, self._packet_bytes * most):
+            raise CannotDecode("DecoderLimit", f"it expands to more than {most} times its size")
 
     def ending(self, facts: Facts) -> Ending:
         return Ending(self._broken_off or self._missing(facts), self._damaged, self._resampler.channels_change)
@@ -342,7 +358,7 @@ class Decoding:
             except av.error.PatchWelcomeError as exc:
                 following = self._go_on(self._last_packet_at) if self._go_on else None
                 if following is None:
-                    self._broken_off = f"reading stopped: {exc}"
+                    self._broken_off = f"reading stopped: {_said(exc)}"
                     return
                 self._container.close()
                 self._container, self._stream = following
@@ -353,8 +369,8 @@ class Decoding:
     def _packets_of_link(self) -> Iterator[av.Packet[AudioStream]]:
         try:
             for packet in self._container.demux(self._stream):
-                self._left_bytes -= packet.size
-                if self._left_bytes < 0:  # from within FFmpeg's buffer, so that nobody else sees it
+                self._packet_bytes += packet.size
+                if self._packet_bytes > self._most_bytes:  # from within FFmpeg's buffer, so that nobody else sees it
                     raise CannotDecode("DecoderLimit", f"it gives its own bytes more than {MAX_REREAD} times over")
                 self._last_packet_at = packet.pos or self._last_packet_at
                 yield packet
@@ -393,6 +409,7 @@ def decode(link: socket.socket, order: Order) -> None:
         resampler = ChannelResampler(max(facts.channels, 1)) if order.by_channel else Resampler()
         decoding = Decoding(container, stream, resampler, missing_bytes, Links(file, order).open_next)
         for block in gathered(decoding.pcm(), resampler.channels):
+            decoding.check_expansion(order.max_expansion)
             send(link, Kind.PCM, block)
         send_json(link, Kind.END, decoding.ending(facts))
 

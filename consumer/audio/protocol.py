@@ -31,6 +31,10 @@ MAX_ORDER_BYTES = 1 << 12
 MAX_STREAMS = 1_000
 """Tracks of one file that FFmpeg takes by itself."""
 
+MAX_EXPANSION = 3_000
+EXPANSION_FREE_BYTES = 1 << 25  # 33_554_432 bytes = 17 minutes
+"""What any file may expand to, so that a short header does not count."""
+
 MAX_REREAD = 20
 """Times that a file may be read over: a container can point to the same bytes again and again."""
 
@@ -72,6 +76,7 @@ class Order:
     track: int | None = None
     by_channel: bool = False
     max_streams: int = MAX_STREAMS
+    max_expansion: int = MAX_EXPANSION
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from consumer.audio.limits import RecordingLimits
 from consumer.audio.sniff import MediaType, sniff
 from consumer.audio.source import ReadAhead
 from consumer.core.chunks import LEAD, ChunkOrder, ChunkShape
+from consumer.core.places import may_be_read
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window, to_seconds
 from consumer.core.windows import Decided, WindowPolicy
 from consumer.errors import (
@@ -50,7 +51,8 @@ Clock = Callable[[], float]
 class Plan:
     """Plan a recording.
 
-    `windows_for` makes the window policy of a job; it finds in `options.vad.max_window_s` what the model takes.
+    Jobs read neither `work_bucket` nor `results_bucket`. `windows_for` makes the window policy of a job; it finds in
+    `options.vad.max_window_s` what the model takes.
     `max_window_s` and `min_overlap_s` are what the engine says of a model; `clock` gives seconds.
     """
 
@@ -64,9 +66,11 @@ class Plan:
         max_window_s: ForModel,
         min_overlap_s: ForModel,
         clock: Clock,
+        results_bucket: str = "",
     ) -> None:
         self._store = store
         self._work_bucket = work_bucket
+        self._our_buckets = {work_bucket, results_bucket}
         self._chunks = chunks
         self._limits = limits
         self._windows_for = windows_for
@@ -109,7 +113,7 @@ class Plan:
 
     def _pin(self, ref: RecordingRef) -> ObjectStat:
         """What is read from now on, checked against the limits before a byte is read."""
-        self._check_place(ref.bucket, ref.key)
+        self._check_place(ref)
         try:
             stat = self._store.stat(ref.bucket, ref.key, ref.version_id)
         except MissingObject as exc:
@@ -128,9 +132,10 @@ class Plan:
             )
         return stat
 
-    def _check_place(self, bucket: str, key: str) -> None:
-        allowed = self._limits.allowed_buckets
-        if bucket == self._work_bucket or (allowed and not any(_is_in(place, bucket, key) for place in allowed)):
+    def _check_place(self, ref: RecordingRef) -> None:
+        """Before the store is asked: even whether an object exists is nobody's business who may not read it."""
+        allowed, bucket, key = self._limits.allowed_buckets, ref.bucket, ref.key
+        if bucket in self._our_buckets or (allowed and not may_be_read(allowed, bucket, key)):
             raise AccessDenied(
                 f"jobs may not read {bucket}/{key}; put the recording into another place or allow it in the settings "
                 "(limits.allowed_buckets)",
@@ -292,11 +297,6 @@ def _of_channel(decided: Decided, channel: int) -> Decided:
     if not channel:
         return decided
     return Decided(tuple(replace(window, channel=channel) for window in decided.windows), decided.upto)
-
-
-def _is_in(place: str, bucket: str, key: str) -> bool:
-    """_is_in("calls/team-a/", "calls", "team-a/1.wav") -> True; without a slash a place is a whole bucket."""
-    return f"{bucket}/{key}".startswith(place) if "/" in place else bucket == place
 
 
 def _missing(bucket: str, key: str) -> MissingRecording:

@@ -43,6 +43,7 @@ from tests import media
 
 BUCKET = "recordings"
 WORK_BUCKET = "transcription-work"
+RESULTS_BUCKET = "transcription-results"
 KEYS = RunKeys("job-1", 1)
 
 
@@ -107,6 +108,13 @@ class DictStore:
         if (bucket, key) not in self.objects:
             raise MissingObject(f"no object {bucket}/{key}")
         return self.objects[bucket, key]
+
+
+class UnaskedStore(DictStore):
+    """A store that nobody may ask anything."""
+
+    def stat(self, bucket: str, key: str, version_id: str | None = None) -> ObjectStat:
+        raise AssertionError(f"{bucket}/{key} was asked for")
 
 
 class RecordedAttempt:
@@ -190,6 +198,7 @@ def make_plan(
         max_window_s=lambda _: 12.0,
         min_overlap_s=lambda _: 2.0,
         clock=iter([100.0, 107.5]).__next__,
+        results_bucket=RESULTS_BUCKET,
     )
 
 
@@ -388,12 +397,30 @@ class TestARecordingThatIsRefused:
             make_plan(store)(work(bucket="nowhere"), RecordedAttempt(store))
 
     @pytest.mark.parametrize(
-        ("bucket", "allowed"), [(WORK_BUCKET, ()), (BUCKET, ("calls",)), (WORK_BUCKET, (WORK_BUCKET,))]
+        ("bucket", "key", "allowed"),
+        [
+            (WORK_BUCKET, "talk.mp3", ()),
+            (WORK_BUCKET, "talk.mp3", (WORK_BUCKET,)),
+            (RESULTS_BUCKET, "talk.mp3", ()),
+            (RESULTS_BUCKET, "talk.mp3", (RESULTS_BUCKET, f"{RESULTS_BUCKET}/talk.mp3/")),
+            (BUCKET, "talk.mp3", ("calls",)),
+            (BUCKET, "talk.mp3", (f"{BUCKET}/calls/",)),
+            (BUCKET, "calls-secret/talk.mp3", (f"{BUCKET}/calls/",)),
+            (BUCKET, "calls", (f"{BUCKET}/calls/",)),
+        ],
     )
-    def test_because_jobs_may_not_read_that_bucket(self, bucket: str, allowed: tuple[str, ...]) -> None:
-        store = DictStore({(bucket, "talk.mp3"): media.wav(SPEECH)})
-        with pytest.raises(AccessDenied):
-            make_plan(store, limits=LimitSettings(allowed_buckets=allowed))(work(bucket=bucket), RecordedAttempt(store))
+    def test_because_jobs_may_not_read_that_place(self, bucket: str, key: str, allowed: tuple[str, ...]) -> None:
+        """And the store is not asked: whether there is such an object is not told either."""
+        store = UnaskedStore({(bucket, key): media.wav(SPEECH)})
+        with pytest.raises(AccessDenied, match="allow"):
+            make_plan(store, limits=LimitSettings(allowed_buckets=allowed))(
+                work(bucket=bucket, key=key), RecordedAttempt(store)
+            )
+
+    def test_and_not_because_its_prefix_is_allowed(self) -> None:
+        store = DictStore({(BUCKET, "calls/2024/talk.mp3"): media.wav(SPEECH)})
+        plan = make_plan(store, limits=LimitSettings(allowed_buckets=("other", f"{BUCKET}/calls/")))
+        assert plan(work(key="calls/2024/talk.mp3"), RecordedAttempt(store)).chunks_total == 3
 
 
 class TestPlacesThatJobsMayName:

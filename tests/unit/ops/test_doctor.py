@@ -49,6 +49,7 @@ def test_good_settings_get_one_good_word() -> None:
         ({"chunks": {"overlap_s": 200}}, Level.WARN, "overlap_s"),
         ({"store": {"results_bucket": "transcription-work"}}, Level.WARN, "both"),
         ({"limits": {"allowed_buckets": ["transcription-work"]}}, Level.FAIL, "allowed_buckets"),
+        ({"limits": {"allowed_buckets": ["calls", "transcription-results/x/"]}}, Level.FAIL, "transcription-results"),
         ({"store": {"secret_key": ""}}, Level.FAIL, "credentials"),
         ({"store": {"endpoint": "minio:9000", "secure": False}}, Level.WARN, "TLS"),
         ({"kafka": {"bootstrap_servers": "localhost:1,b:2"}}, Level.WARN, "TLS"),

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from consumer.events import JobFinished, JobProgress, JobStatus, Problem, Stage
 from producer_tools.watched import End, Watched, WatchedJob
+from tests.strategies import events as any_events
 from tests.unit.producer_tools.installation import finished, progress
 
 
@@ -87,6 +88,15 @@ def test_a_line_says_how_it_ended() -> None:
 def test_text_of_others_cannot_steer_the_terminal() -> None:
     error = Problem(code="X", message="bad\x1b[2J\nname")
     assert heard(finished("a", JobStatus.FAILED, error=error)).line == "a  failed  X: bad\\x1b[2J\\nname"
+
+
+@given(any_events(JobProgress, JobFinished))
+def test_no_event_can_steer_the_terminal(event: JobProgress | JobFinished) -> None:
+    """Whatever stands in its fields."""
+    job = WatchedJob(event.job_id)
+    job.hear(event)
+    assert job.line.isprintable()
+    assert (job.end.error_code if job.end else "").isprintable()
 
 
 def test_without_a_terminal_a_line_comes_when_there_is_something_new() -> None:

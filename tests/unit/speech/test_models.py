@@ -49,6 +49,45 @@ def test_a_hub_model_takes_whole_whisper_windows(tmp_path: Path) -> None:
     assert model.diarization == "pyannote/speaker-diarization-community-1"
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "../x",
+            "small/../small",
+            "./small",
+            "small/",
+            "/etc/passwd",
+            "~/x",
+            "small\x00",
+            "SMALL",
+            " small",
+            "small ",
+        ),
+        *(
+            "Systran/faster-whisper-tiny",
+            "evil/model@main",
+            "hf://evil/model",
+            "https://evil/model.bin",
+            "file:///etc/x",
+        ),
+        *("small\n", "small,large-v3", "*", "x" * 256),
+    ],
+)
+def test_no_other_name_reaches_the_file_system_or_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are pickles: what a job names is looked up on the list, and nowhere else."""
+
+    def touched(*_: object, **__: object) -> None:
+        raise AssertionError("a file was asked for")
+
+    models = Models(ModelSettings(directory=Path("/models"), allowed=("small", "large-v3"), download=True))
+    for method in ("is_file", "is_dir", "exists", "stat", "open", "read_text", "read_bytes", "resolve"):
+        monkeypatch.setattr(Path, method, touched)
+    monkeypatch.setattr("builtins.open", touched)
+    with pytest.raises(UnknownModel, match="choose small, large-v3"):
+        models.find(name)
+
+
 @pytest.mark.parametrize("name", ["large-v3", "../small", "/etc", ""])
 def test_only_models_on_the_list_are_looked_for(tmp_path: Path, name: str) -> None:
     """A job names a model; a path in that name must not get anywhere. The empty name is the default."""
