@@ -56,7 +56,7 @@ def _lower(limit: int, value: int, grace: int = 0) -> None:
 
 
 def _mapped_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as statm:
+    with open("/proc/self/statm", "rb") as statm:  # as text, each decoder would import the encoding
         return int(statm.read().split()[0]) * resource.getpagesize()
 
 

@@ -29,6 +29,7 @@ from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
 
+from consumer.audio import sandbox
 from consumer.audio.chained import next_link
 from consumer.audio.confine import confine
 from consumer.audio.protocol import (
@@ -435,7 +436,11 @@ class Links:
 
 
 def rehearse() -> None:
-    """Decode a little silence from memory, so that everything that PyAV imports late is imported before `confine`."""
+    """Decode a little silence from memory, so that everything that PyAV imports late is imported before `confine`.
+
+    And have the walls ready: what a library looks for once is found here, and not in each decoder.
+    """
+    sandbox.rehearse()
     wav = io.BytesIO()
     with wave.open(wav, "wb") as file:
         file.setnchannels(2)

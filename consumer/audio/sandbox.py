@@ -7,6 +7,7 @@ the machine no libseccomp, the decoder runs without that wall, and says so.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import mmap
@@ -39,6 +40,13 @@ CALLS: Final = (
     *("exit", "exit_group"),
 )
 """All that decoding calls. Everything else fails with EPERM, as if the process had no right to it."""
+
+
+def rehearse() -> None:
+    """Have landlockpy look for the C library now: in each decoder it would start a program for that."""
+    if landlockpy is not None:
+        with contextlib.suppress(landlockpy.LandlockError):  # `take_files_and_network` says so
+            landlockpy.abi_version()
 
 
 def take_files_and_network() -> str | None:
