@@ -38,6 +38,8 @@ class OriginalHeader(Contract):
     """Name of the header."""
     value: bytes
     """Value of the header."""
+    is_null: bool = False
+    """Whether it has no value, which Kafka tells from an empty one."""
 
 
 class OriginalRecord(Contract):

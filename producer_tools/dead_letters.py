@@ -81,7 +81,7 @@ def show_dead_letter(connection: Connection, terminal: Terminal, partition: int,
     wanted = Wanted(position=Position(partition, offset))
     record = _record(connection, partition, offset)
     for name, value in record.headers:
-        terminal.data(f"{printable(name)}: {escaped(value)}")
+        terminal.data(f"{printable(name)}: {escaped(value) if value is not None else '(none)'}")
     terminal.data(f"key: {escaped(record.key) if record.key is not None else '(none)'}")
     terminal.data("")
     terminal.data(escaped(record.value) if record.value is not None else "(no value)")

@@ -199,8 +199,8 @@ def received(message: Message) -> Received:
     )
 
 
-def _header_bytes(value: str | bytes | None) -> bytes:
-    return value.encode() if isinstance(value, str) else value or b""
+def _header_bytes(value: str | bytes | None) -> bytes | None:
+    return value.encode() if isinstance(value, str) else value
 
 
 def bounded(act: Callable[[], object], timeout_s: float) -> bool:

@@ -65,7 +65,9 @@ def original_of(record: Received) -> OriginalRecord:
         timestamp_ms=record.timestamp_ms,
         record_key=record.key,
         value=record.value,
-        headers=tuple(OriginalHeader(name=name, value=value) for name, value in record.headers),
+        headers=tuple(
+            OriginalHeader(name=name, value=value or b"", is_null=value is None) for name, value in record.headers
+        ),
     )
 
 
@@ -77,7 +79,7 @@ def received_of(original: OriginalRecord) -> Received:
         offset=original.offset,
         key=original.record_key,
         value=original.value,
-        headers=tuple((header.name, header.value) for header in original.headers),
+        headers=tuple((header.name, None if header.is_null else header.value) for header in original.headers),
         timestamp_ms=original.timestamp_ms,
     )
 

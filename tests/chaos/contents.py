@@ -103,5 +103,5 @@ def _dead_letter(record: Received) -> dict[str, Any]:
         "fact": "dead-letter",
         "record_key": base64.b64encode(record.key or b"").decode(),
         "value": base64.b64encode(record.value or b"").decode(),
-        "headers": [[name, base64.b64encode(value).decode()] for name, value in record.headers],
+        "headers": [[name, base64.b64encode(value or b"").decode()] for name, value in record.headers],
     }

@@ -75,6 +75,6 @@ class Submitter:
             recording=event.recording,
             record_key=base64.b64encode(event.key or b"").decode(),
             value=base64.b64encode(event.value).decode(),
-            headers=[[name, base64.b64encode(value).decode()] for name, value in event.headers],
+            headers=[[name, base64.b64encode(value or b"").decode()] for name, value in event.headers],
             **found,
         )

@@ -85,7 +85,7 @@ class BrokerContract:
         return inbox, watcher
 
     def test_records_keep_key_value_headers_and_order(self, lab: Lab) -> None:
-        headers = (("a", b"1"), ("a", b"2"), ("b", b""))
+        headers = (("a", b"1"), ("a", b"2"), ("b", b""), ("c", None))
         record = Outgoing(lab.topic(WORK), b"key", b"value", headers, partition=0)
         lab.outbox().publish([record, Outgoing(lab.topic(WORK), None, None, partition=0)], [])
         inbox, _ = self.joined(lab)

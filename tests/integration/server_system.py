@@ -280,7 +280,7 @@ class ServerSystem:
 
 def _kind(record: Received) -> str:
     """The name of the event, by its headers."""
-    return dict(record.headers)["ce_type"].decode().rpartition(".")[2]
+    return (dict(record.headers)["ce_type"] or b"").decode().rpartition(".")[2]
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from consumer.core.dead_letters import CODE, text_of
 from consumer.core.layout import Topic
 from consumer.events import ChunkTranscribed, JobFinished, JobProgress, JobStatus
 from consumer.ports import Outgoing
@@ -154,8 +155,8 @@ def test_duplicates_conflicts_and_garbage_end_as_documented_and_the_next_job_run
     made.submit(job_id="next")
     results = made.finish("job", "odd", "next")
     made.turn_until(lambda: len(made.dead_letters()) == 2)
-    codes = sorted(dict(letter.headers)["dead-letter-code"] for letter in made.dead_letters())
-    assert codes == [b"EVENT_UNREADABLE", b"JOB_CONFLICT"]
+    codes = {text_of(letter, CODE) for letter in made.dead_letters()}
+    assert codes == {"EVENT_UNREADABLE", "JOB_CONFLICT"}
     assert results["odd"].error is not None
     assert results["odd"].error.code == "OPTION_UNKNOWN"
     assert results["job"].status is results["next"].status is JobStatus.COMPLETED

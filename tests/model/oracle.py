@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from consumer.broker import Mark
 from consumer.contracts import CARRIED
 from consumer.coordinator.policy import Policy
-from consumer.core.dead_letters import OFFSET, PARTITION, TOPIC
+from consumer.core.dead_letters import OFFSET, PARTITION, TOPIC, text_of
 from consumer.core.layout import Topic
 from consumer.core.results import ResultManifest
 from consumer.core.retries import RetryPolicy, delay_s
@@ -90,8 +90,8 @@ class Oracle:
             self._reads(topic, record)
 
     def _parks(self, record: Received) -> None:
-        headers = dict(record.headers)
-        original = (headers[TOPIC].decode(), int(headers[PARTITION]), int(headers[OFFSET]))
+        partition, offset = (int(text_of(record, name) or "") for name in (PARTITION, OFFSET))
+        original = (text_of(record, TOPIC) or "", partition, offset)
         if original in self.parked:
             self.fail(f"{original} is a dead letter twice")
         self.parked[original] = record

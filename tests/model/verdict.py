@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 
-from consumer.core.dead_letters import CODE
+from consumer.core.dead_letters import CODE, text_of
 from consumer.core.layout import RunKeys
 from consumer.errors import Cancelled, ConflictingJob, DeadlinePassed, MissingRecording, Superseded, WorkerKilled
 from consumer.events import JobFinished, JobStatus
@@ -49,7 +49,7 @@ def _dead_letters(world: World) -> Iterator[str]:
 
 def _parked_with(world: World, position: tuple[str, int, int]) -> str | None:
     parked = world.oracle.parked.get(position)
-    return dict(parked.headers)[CODE].decode() if parked else None
+    return text_of(parked, CODE) if parked else None
 
 
 def _runs(world: World) -> Iterator[str]:

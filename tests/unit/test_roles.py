@@ -20,7 +20,7 @@ from consumer.errors import (
     WhisperXError,
 )
 from consumer.events import Event, JobControl, JobOptions, RecordingRef
-from consumer.functions.intake import Intake
+from consumer.functions.intake import Intake, received_of
 from consumer.health import Health
 from consumer.metrics import Metrics
 from consumer.patience import ALONE_S, ALONE_TRIES, Patience
@@ -380,3 +380,10 @@ def test_nothing_that_intake_raises_is_unexpected() -> None:
         letters = INTAKE(received(value), Ticket())
         assert letters[0].topic == "t.dead-letters", value[:10]
     assert issubclass(UnreadableAudio, Rejected)
+
+
+def test_a_record_is_kept_as_it_came_also_where_a_header_has_no_value() -> None:
+    record = received(b'{"recording": {"bucket": "calls", "key": "k"}}', headers=(("a", None), ("a", b""), ("b", b"1")))
+    said = answer_of(INTAKE(record, Ticket()), JobReceived)
+    assert isinstance(said, JobReceived)
+    assert received_of(said.original) == record

@@ -33,7 +33,7 @@ _OUR_NAMES = sorted(
 )
 _SENDERS_NAMES = [name for name in _OUR_NAMES if name not in (dead_letters.REDRIVEN_FROM, dead_letters.REDRIVES)]
 names = st.one_of(st.text(max_size=8), st.sampled_from([*_SENDERS_NAMES, f"{FOREIGN}dead-letter-code"]))
-headers = st.lists(st.tuples(names, st.binary(max_size=8)), max_size=5).map(tuple)
+headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=8)), max_size=5).map(tuple)
 originals = st.builds(
     Received,
     st.just("t.jobs"),
@@ -127,6 +127,6 @@ def test_a_resolution_of_another_partition_or_of_what_comes_later_settles_nothin
 
 def test_a_long_message_is_cut_between_two_characters() -> None:
     letter = parked(Received("t.jobs", 0, 0, None, b"v"), reason=Problem(code="C", message="x" + "é" * 2000))
-    said = dict(letter.headers)["dead-letter-message"]
+    said = dict(letter.headers)["dead-letter-message"] or b""
     assert MAX_MESSAGE_BYTES - 2 < len(said) <= MAX_MESSAGE_BYTES
     assert said.decode() == "x" + "é" * ((len(said) - 1) // 2)
