@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -31,6 +32,9 @@ the standard library, which it must not hide, and before all else: another versi
 TRIES: Final = 2
 """A server that somebody has ended is found out when it is asked."""
 
+CLOSE_S: Final = 10.0
+"""After we have hung up, a keeper has nothing left to do but to end its decoder: one that takes longer is stuck."""
+
 
 class NoDecoder(Exception):
     """No process for decoding could be had."""
@@ -43,6 +47,8 @@ class Decoder:
         self.link = link
         self.process_id = process_id
         self._line = line
+        self._has_ended = False
+        """Its keeper has told how it ended."""
 
     def exit_code(self, timeout_s: float) -> int | None:
         """How it ended, negative for a signal; None when the process that watched it is gone.
@@ -50,16 +56,26 @@ class Decoder:
         Raises TimeoutError while it runs.
         """
         self._line.settimeout(timeout_s)
-        return _number(self._line)
+        code = _number(self._line)
+        self._has_ended = code is not None
+        return code
 
     def close(self) -> None:
-        """End it, whatever it does. It is gone when this returns."""
+        """End it, whatever it does. It is gone when this returns, also from a keeper that does not answer.
+
+        The line need not end for that: a process that was forked from ours meanwhile may hold a copy of its other side.
+        """
         self.link.close()
-        with contextlib.suppress(OSError):  # its keeper is gone, and it with its keeper
+        try:
             self._line.shutdown(socket.SHUT_WR)
-            self._line.settimeout(None)
-            while _number(self._line) is not None:
-                pass
+            if not self._has_ended:
+                self.exit_code(CLOSE_S)
+        except TimeoutError:
+            log.warning("A decoder is ended without its keeper", extra={"process_id": self.process_id})
+            with contextlib.suppress(ProcessLookupError):  # until its keeper tells its end, nobody else has its id
+                os.kill(self.process_id, signal.SIGKILL)
+        except OSError:
+            pass  # its keeper is gone, and it with its keeper
         self._line.close()
 
 
@@ -84,33 +100,47 @@ class Decoders:
         link, its_link = socket.socketpair()
         line, its_line = socket.socketpair()
         line.settimeout(timeout_s)
+        server = None
         try:
             with its_link, its_line:
-                self._ask(order, its_link, its_line)
+                server = self._running()
+                self._ask(server, order, its_link, its_line)
             process_id = _number(line)
             if process_id is not None:
                 return Decoder(link, line, process_id)
         except TimeoutError:
             _close(link, line)
+            self._end(server)  # the next order would only wait for it as well
             raise
         except OSError:
             log.info("The process that starts decoders is started anew")
         _close(link, line)
-        self.close()
+        self._end(server)
         return None
 
-    def _ask(self, order: Order, *sockets: socket.socket) -> None:
+    def _running(self) -> _Server:
         with self._lock:
             if self._server is None or self._server.owner_pid != os.getpid():
                 self._server = _Server(self._program)
-            socket.send_fds(self._server.orders, [pack_order(order)], [one.fileno() for one in sockets])
+            return self._server
+
+    def _ask(self, server: _Server, order: Order, *sockets: socket.socket) -> None:
+        with self._lock:  # it is not closed meanwhile
+            socket.send_fds(server.orders, [pack_order(order)], [one.fileno() for one in sockets])
+
+    def _end(self, server: _Server | None) -> None:
+        """Unless another thread has ended it: what runs by now is another one, and at work."""
+        with self._lock:
+            if server is not None and server is self._server:
+                self._server = None
+                server.close()
 
     def close(self) -> None:
         """End the server; decoders that run go on. The next order starts another one."""
         with self._lock:
             server, self._server = self._server, None
-        if server is not None and server.owner_pid == os.getpid():
-            server.close()
+            if server is not None and server.owner_pid == os.getpid():
+                server.close()
 
 
 class _Server:

@@ -149,13 +149,19 @@ class _Run:
         self._journal.write("disturbed")
 
     def _drain(self) -> None:
-        """The faults are over: everything ends, and the lag goes to nothing."""
+        """The faults are over: everything ends, and the lag goes to nothing.
+
+        Its seconds are counted from the last result. While runs are open it may be anything, and a run that is lost is
+        open for ever: then they are counted from when it was given up, or the waiting for it would be taken for lag.
+        """
         jobs = {event.job_id for event in self._scenario.events if event.kind in JOBS}
         say(f"faults are over, {len(jobs - self._watch.finished.keys())} runs are open")
         began_s = time.time()
-        if not wait(lambda: jobs <= self._watch.finished.keys(), self._plan.drain_s, 0.2):
+        if wait(lambda: jobs <= self._watch.finished.keys(), self._plan.drain_s, 0.2):
+            ended_s = max([began_s, *self._watch.finished.values()])
+        else:
             say(f"still open after {self._plan.drain_s:.0f} s: {_some(jobs - self._watch.finished.keys())}")
-        ended_s = max([began_s, *self._watch.finished.values()])
+            ended_s = time.time()
         say("waiting for lag 0")
         reached = wait(lambda: not self._lag(), max(1.0, LAG_S + 5 - (time.time() - ended_s)), 0.5)
         after_s = round(max(0.0, time.time() - ended_s), 1)

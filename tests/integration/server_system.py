@@ -29,6 +29,7 @@ from consumer.ports import ObjectStore, Received
 from consumer.settings import Settings
 from consumer.wire import Codec
 from consumer.work import AssemblyFailed, AssemblyWork, ChunkFailed, ChunkWork, CleanupFailed, PlanFailed, PlanWork
+from tests.integration.last_words import newest_lines, stacks
 from tests.servers.kafka import Kafka
 from tests.servers.minio import Minio
 from tests.standin import StandInEngine
@@ -74,6 +75,8 @@ class ServerSystem:
     store_endpoint: str = ""
     members: list[Member] = field(default_factory=list)
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    lines: Sequence[str] = ()
+    """The newest lines of the log."""
 
     def __post_init__(self) -> None:
         bucket = self.prefix.strip("-")
@@ -262,11 +265,17 @@ class ServerSystem:
         """Until it holds; how long that took in seconds. No member may fail meanwhile."""
         began_s = time.monotonic()
         while not condition():
-            assert time.monotonic() - began_s < timeout_s, f"not reached within {timeout_s} s {what}"
+            if time.monotonic() - began_s > timeout_s:
+                raise AssertionError(f"not reached within {timeout_s} s {what}\n{self._standing()}")
             for member in self.members:
                 member.system.check()
             time.sleep(0.05)  # it happens in other threads and processes, and asking is the only way to see it
         return time.monotonic() - began_s
+
+    def _standing(self) -> str:
+        """Where every loop and thread stands, and how it came there: a hang that is rare has to tell all at once."""
+        loops = [json.dumps(member.system.describe(), indent=1, default=str) for member in self.members]
+        return "\n".join([*loops, *(repr(member.ready()) for member in self.members), stacks(), *self.lines])
 
     def assert_nothing_lost_or_doubled(self, *job_ids: str) -> None:
         """P1 and P2 for these jobs."""
@@ -288,8 +297,9 @@ def server_system(
     kafka: Kafka, minio: Minio, prefix: str, *, kafka_servers: str = "", store_endpoint: str = "", **overrides: str
 ) -> Iterator[ServerSystem]:
     """A system whose members end with the block."""
-    made = ServerSystem(kafka, minio, prefix, overrides, kafka_servers, store_endpoint)
-    try:
-        yield made
-    finally:
-        made.close()
+    with newest_lines() as lines:
+        made = ServerSystem(kafka, minio, prefix, overrides, kafka_servers, store_endpoint, lines=lines)
+        try:
+            yield made
+        finally:
+            made.close()

@@ -202,17 +202,21 @@ def probed() -> Iterator[Callable[[Health], HealthServer]]:
 
 
 @both_protocols
-def test_z3_a_wedged_loop_is_found_by_its_poll_age_and_replaced(
+def test_z3_a_wedged_loop_is_found_by_its_poll_age_and_replaced_and_publishes_nothing_when_it_goes_on(
     new_yard: MakeYard, protocol: str, probed: Callable[[Health], HealthServer]
 ) -> None:
-    """With KIP-848 the broker waits for a session more, so the probe is what brings a new process in time."""
+    """With KIP-848 the broker waits for a session more, so the probe is what brings a new process in time.
+
+    It is wedged between a poll and a publication, and only its loop: its client has long left the group when it goes on
+    with an answer that the next owner has given.
+    """
     yard = new_yard(protocol=protocol)
-    wedge, wedged = threading.Event(), threading.Event()
+    wedge, wedged, freed = threading.Event(), threading.Event(), threading.Event()
 
     def watch() -> None:
         if wedge.is_set():
             wedged.set()
-            threading.Event().wait(200.0)  # the loop's thread is held by something that never answers
+            freed.wait(200.0)  # the loop's thread is held by something that does not answer
 
     health = Health(poll_limit_s=yard.max_poll_s / 2, step_limit_s=60)
     server = probed(health)
@@ -222,11 +226,15 @@ def test_z3_a_wedged_loop_is_found_by_its_poll_age_and_replaced(
     until(yard.has(1))
     assert status_of(server) == (200, "")
 
+    yard.put(b"wait-2")
+    until(lambda: stuck.work.begun == [b"1", b"wait-2"])
     wedge.set()
     assert wedged.wait(30)
     since_s = time.monotonic()
-    yard.put(b"2")
-    owner = yard.worker("owner").start()
+    stuck.work.open(b"wait-2")
+    owner = yard.worker("owner")
+    owner.work.open(b"wait-2")
+    owner.start()
     found_s = until(lambda: status_of(server)[0] == 503)
     assert "last polled" in status_of(server)[1]
     assert found_s < yard.max_poll_s, "found before the group does"
@@ -235,9 +243,12 @@ def test_z3_a_wedged_loop_is_found_by_its_poll_age_and_replaced(
     print(f"takeover of a wedged loop, {protocol}: {takeover_s:.1f} s; found by the probe after {found_s:.1f} s")
     bound_s = yard.max_poll_s + (SESSION_S if protocol == "consumer" else 0)
     assert takeover_s < bound_s + 8
+    freed.set()
+    until(lambda: stuck.value("transactions_total", outcome="aborted") >= 1, what="its transaction was refused")
+    until(lambda: stuck.value("rebalances_total", kind="lost") >= 1)
     assert owner.error is None
-    assert yard.out() == [b"stuck:1", b"owner:2"]
-    yard.workers.remove(stuck)  # its thread is held for good
+    assert stuck.error is None
+    assert yard.out() == [b"stuck:1", b"owner:wait-2"]
 
 
 def test_z3_the_session_of_a_group_on_the_broker_bounds_the_takeover_with_kip_848(new_yard: MakeYard) -> None:

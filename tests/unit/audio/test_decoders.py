@@ -6,16 +6,19 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import consumer
 from consumer.audio.decode import decode
-from consumer.audio.decoders import Decoder, Decoders, NoDecoder
+from consumer.audio.decoders import START, Decoder, Decoders, NoDecoder
 from consumer.audio.protocol import Order
 from consumer.audio.sniff import WAV
 from consumer.errors import DecoderCrashed
@@ -94,6 +97,65 @@ sys.stdin.read()
         server = parent_of(keeper)
         ours.kill()
         wait_for_the_end_of(decoder, keeper, server)
+
+
+def test_a_decoder_is_ended_also_without_its_keeper(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("consumer.audio.decoders.CLOSE_S", 0.2)
+    with contextlib.closing(decoders.start(ORDER, 10)) as decoder:
+        keeper = parent_of(decoder.process_id)
+        os.kill(keeper, signal.SIGSTOP)
+        gone = os.pidfd_open(decoder.process_id)
+    try:
+        with open(gone, "rb"):
+            assert select.select([gone], [], [], 10)[0], "the decoder goes on"
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+
+
+def test_a_copy_of_the_line_in_a_forked_process_does_not_keep_us(
+    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever forks while a decoder is started inherits the sockets that are on their way to it."""
+    copies: list[socket.socket] = []
+    ask = Decoders._ask
+
+    def asked_while_somebody_forks(decoders: Decoders, server: Any, order: Order, *sockets: socket.socket) -> None:
+        copies.extend(one.dup() for one in sockets)
+        ask(decoders, server, order, *sockets)
+
+    monkeypatch.setattr(Decoders, "_ask", asked_while_somebody_forks)
+    monkeypatch.setattr("consumer.audio.decoders.CLOSE_S", 60.0)
+    decoder = decoders.start(ORDER, 10)
+    closing = threading.Thread(target=decoder.close, daemon=True)
+    closing.start()
+    closing.join(10)
+    hangs = closing.is_alive()
+    for copy in copies:
+        copy.close()
+    assert not hangs
+    wait_for_the_end_of(decoder.process_id)
+
+
+def test_a_server_that_does_not_answer_is_ended_and_the_next_order_has_another(tmp_path: Path) -> None:
+    once = f"import pathlib, signal\nif not pathlib.Path({str(tmp_path / 'begun')!r}).exists():\n"
+    once += f"    pathlib.Path({str(tmp_path / 'begun')!r}).touch()\n    signal.pause()\n"
+    with contextlib.closing(Decoders(once + START)) as decoders:
+        with pytest.raises(TimeoutError):
+            decoders.start(ORDER, 1)
+        with one(decoders) as decoder:
+            os.kill(decoder.process_id, 0)
+
+
+def test_a_thread_that_finds_the_server_gone_leaves_the_new_one_of_another_thread_alone(decoders: Decoders) -> None:
+    """Both had an order in the server that died; whoever is first starts the next one."""
+    with one(decoders) as before:
+        server = parent_of(parent_of(before.process_id))
+        old = decoders._server
+        os.kill(server, signal.SIGKILL)
+        with one(decoders) as after:
+            decoders._end(old)  # the second thread, which comes late
+            with one(decoders) as last:
+                assert parent_of(parent_of(last.process_id)) == parent_of(parent_of(after.process_id)) != server
 
 
 def test_a_program_that_never_comes_up_is_no_decoder() -> None:
