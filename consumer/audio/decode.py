@@ -33,6 +33,7 @@ from consumer.audio.decoders import SHARED, Decoder, Decoders, NoDecoder
 from consumer.audio.effort import Effort
 from consumer.audio.limits import DecodeLimits
 from consumer.audio.protocol import (
+    CRASHED,
     EXPANSION_FREE_BYTES,
     MAX_REREAD,
     REREAD_FREE_BYTES,
@@ -261,6 +262,8 @@ class Decoding:
     # ── errors ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _refusal(self, verdict: protocol.Verdict) -> errors.WhisperXError:
+        if verdict.error == CRASHED:
+            return self._crashed(verdict.reason)
         if verdict.error not in _VERDICTS:
             return self._crashed(f"an unknown verdict: {verdict.error}")
         error, what, cure = _VERDICTS[verdict.error]

@@ -10,6 +10,7 @@ is what `-af pan=mono|c0=cN` in front of the same arguments gives.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -33,6 +34,7 @@ from consumer.audio import sandbox
 from consumer.audio.chained import next_link
 from consumer.audio.confine import confine
 from consumer.audio.protocol import (
+    CRASHED,
     EXPANSION_FREE_BYTES,
     MAX_FRAME_BYTES,
     MAX_REREAD,
@@ -381,6 +383,8 @@ class Decoding:
             if isinstance(exc, MemoryError):
                 raise
             self._broken_off = f"reading stopped: {_said(exc)}"
+        except IndexError:
+            return  # PyAV 18.1 stumbles over a track that has turned up in mid-file, behind the last packet of ours
 
     def _skip(self, exc: av.error.FFmpegError) -> None:
         if isinstance(exc, MemoryError):
@@ -473,14 +477,24 @@ def run(link: socket.socket, order: Order, parent_pid: int) -> int:
     """Confine this process, and decode. Returns the exit code."""
     av.logging.set_level(None)
     missing = confine(order.memory_bytes, order.cpu_s, parent_pid)
-    try:
+    with contextlib.suppress(ConnectionError):  # the parent has closed the link: nobody wants to know more
         send_json(link, Kind.CONFINED, Confinement(missing))
+        verdict = verdict_of(link, order)
+        if verdict is not None:
+            send_json(link, Kind.VERDICT, verdict)
+    return 0
+
+
+def verdict_of(link: socket.socket, order: Order) -> Verdict | None:
+    """Decode; None when all was well. Raises ConnectionError when the parent has closed the link."""
+    try:
         decode(link, order)
     except CannotDecode as exc:
-        send_json(link, Kind.VERDICT, exc.verdict)
+        return exc.verdict
     except MemoryError:
-        reason = f"it needs more than {order.memory_bytes} bytes of memory"
-        send_json(link, Kind.VERDICT, Verdict("DecoderLimit", reason))
-    except BrokenPipeError:
-        return 0  # the parent has closed the link
-    return 0
+        return Verdict("DecoderLimit", f"it needs more than {order.memory_bytes} bytes of memory")
+    except ConnectionError:
+        raise
+    except Exception as exc:  # noqa: BLE001  (a bug: nobody but the parent can say which one)
+        return Verdict(CRASHED, f"{type(exc).__name__}: {exc}")
+    return None

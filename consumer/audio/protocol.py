@@ -35,6 +35,9 @@ MAX_EXPANSION = 3_000
 EXPANSION_FREE_BYTES = 1 << 25  # 33_554_432 bytes = 17 minutes
 """What any file may expand to, so that a short header does not count."""
 
+CRASHED = "DecoderCrashed"
+"""Verdict on itself, of a decoder that came upon a bug."""
+
 MAX_REREAD = 20
 """Times that a file may be read over: a container can point to the same bytes again and again."""
 
