@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Two test processes keep two cores busy; more wait for each other's brokers.
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo model test test-unit chaos campaign kills outage lint format servers image demo-models clean
+.PHONY: help install demo model fuzz test test-unit chaos campaign kills outage lint format servers image demo-models clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test-unit: $(STAMP) ## Run the fast tests only
 
 model: $(STAMP) ## Loop, coordinator and functions on the fakes, ten thousand sequences with faults; ARGS="--seed 7"
 	$(PYTHON) -m tests.model $(ARGS)
+
+fuzz: $(STAMP) ## Ten thousand spoiled recordings and as many job events, watched with strace; ARGS="media --seed 7 --count 500"
+	$(PYTHON) -m tests.fuzz $(ARGS)
 
 chaos: $(STAMP) ## Real servers under faults, all promises checked; ARGS="--seed 7 --protocol consumer --brokers 3" and more
 	$(PYTHON) -m tests.chaos $(ARGS)

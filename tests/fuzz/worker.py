@@ -1,0 +1,99 @@
+"""python -m tests.fuzz.worker KIND SEED FIRST LAST [WRONG]: put those cases to a system, and print what became of each.
+
+One line of JSON for each. In front of each case and behind it stands a question for a file that is named after its
+number, which is how its place in the kernel's trace is known. Ends with status 1 at the first case that a worker would
+have died of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from tests.fuzz import wrong_builds
+from tests.fuzz.case import Case, Kind
+from tests.fuzz.events import event_case
+from tests.fuzz.recordings import media_case
+from tests.fuzz.watch import mark
+from tests.fuzz.world import World
+
+CASES: Final[Mapping[Kind, Callable[[int, int], Case]]] = {"media": media_case, "events": event_case}
+"""What makes a case, by its kind, from a seed and a number."""
+
+FRAMES: Final = 6
+"""Of a traceback: the last ones say where."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = _parser().parse_args(arguments)
+    logging.disable(logging.CRITICAL)
+    world = World()
+    _warm_up(world)
+    with wrong_builds.build(asked.wrong, world):
+        _say(ready=True)
+        for number in range(asked.first, asked.last):
+            if not _put(world, number, CASES[asked.kind](asked.seed, number)):
+                return 1
+    return 0
+
+
+def _put(world: World, number: int, case: Case) -> bool:
+    """False when the worker is dead."""
+    before, started_s = _peak_bytes(), time.monotonic()
+    mark(number)
+    try:
+        code = world.outcome_of(case)
+    except Exception:  # noqa: BLE001  (whatever it is: a worker would have died)
+        mark(None)
+        _say(number=number, death=traceback.format_exc(limit=-FRAMES))
+        return False
+    mark(None)
+    wall_s = round(time.monotonic() - started_s, 3)
+    _say(number=number, code=code, wall_s=wall_s, grown_bytes=_peak_bytes() - before)
+    return True
+
+
+def _warm_up(world: World) -> None:
+    """What is loaded with the first job, the first refusal and the first failure is loaded then."""
+    for number in range(8):
+        world.outcome_of(event_case(0, number))
+    for recording in (event_case(0, 0).recording, b"no recording at all"):
+        world.outcome_of(Case(("warm-up",), recording, media_case(0, 0).value))
+
+
+def _say(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.worker", description=__doc__)
+    parser.add_argument("kind", choices=CASES)
+    parser.add_argument("seed", type=int)
+    parser.add_argument("first", type=int)
+    parser.add_argument("last", type=int, help="one behind the last")
+    parser.add_argument(
+        "wrong",
+        nargs="?",
+        type=wrong_builds.Wrong,
+        choices=list(wrong_builds.Wrong),
+        default=wrong_builds.Wrong.NOTHING,
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    os._exit(status)  # its threads are in the middle of nothing

@@ -1,0 +1,112 @@
+"""The system that cases are put to: every role's real loop and function, real decoders; fakes around, no models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+from consumer import contracts
+from consumer.core.dead_letters import CODE, text_of
+from consumer.core.layout import Topic
+from consumer.events import JobFinished
+from consumer.health import Health
+from consumer.ports import Outgoing, Received
+from consumer.refusals import RefusalLimit
+from consumer.settings import CoordinatorSettings, ModelSettings, Settings, TopicSettings
+from consumer.work import JobReceived
+from tests.fuzz.case import Case
+from tests.integration.memory_system import RECORDINGS, MemorySystem
+
+LIMIT_S: Final = 60.0
+"""Twice what a decoder may work or be waited for before it has given a sample (`limits.decoder_grace_s`)."""
+
+
+class NoOutcome(Exception):
+    """Nobody would ever learn what became of it."""
+
+
+class _System(MemorySystem):
+    def _refusals(self, role: str) -> RefusalLimit:
+        """Nearly everything may be refused here, and nobody is to wait because of it."""
+        return RefusalLimit(role, Health(60, 60), 0, 60.0)
+
+
+def _settings() -> Settings:
+    return Settings(
+        models=ModelSettings(allowed=("tiny",)),
+        topics=TopicSettings(state_partitions=2, work_partitions=2),
+        coordinator=CoordinatorSettings(retry_base_s=0.01, retry_max_s=0.02),
+    )
+
+
+class World:
+    """Takes one case after the other. What it raises, a worker would have died of."""
+
+    def __init__(self, limit_s: float = LIMIT_S) -> None:
+        self._limit_s = limit_s
+        self._system = _System(settings=_settings())
+        self._system.start()
+        self._letters = _Tail(self._system, Topic.DEAD_LETTERS)
+        self._events = _Tail(self._system, Topic.JOB_EVENTS)
+        self._results = _Tail(self._system, Topic.RESULTS)
+        self._ended: dict[str, str] = {}
+        self._job_id = ""
+
+    def outcome_of(self, case: Case) -> str:
+        """A code: of the dead letter, or of how the job ended. Raises NoOutcome, or what ended a loop."""
+        system = self._system
+        system.store.put(RECORDINGS, "a", case.recording)
+        system.broker.clock_ms = int(time.time() * 1000) if case.timestamp_ms is None else case.timestamp_ms
+        sent = system.broker.append(Outgoing(system.post.topic(Topic(case.topic)), case.key, case.value, case.headers))
+        deadline_s = time.monotonic() + self._limit_s
+        while True:
+            for loop in system.loops:
+                loop.turn()
+            if self._is_quiet() and (outcome := self._outcome(sent)):
+                return outcome
+            if time.monotonic() > deadline_s:
+                raise NoOutcome(f"none after {self._limit_s:g} s")
+            time.sleep(0.0005)  # lets the worker threads run
+
+    def _is_quiet(self) -> bool:
+        """All that is on a topic with readers has been done."""
+        broker = self._system.broker
+        return all(broker.lag(topic, group) == 0 for group, topic in broker.groups)
+
+    def _outcome(self, sent: Received) -> str | None:
+        for record in self._results.new():
+            result = self._system.post.codec.decode(record, (JobFinished,))
+            self._ended[result.job_id] = result.error.code if result.error else result.status.value
+        for letter in self._letters.new():
+            return f"parked: {text_of(letter, CODE)}"
+        if sent.topic == self._system.post.topic(Topic.CONTROL):
+            return "control taken"
+        job_id = next((one.job_id for one in self._received() if _is_of(one, sent)), None)
+        self._job_id = job_id or self._job_id
+        return self._ended.get(self._job_id)
+
+    def _received(self) -> Iterator[JobReceived]:
+        """What intake has passed on."""
+        kind = contracts.full_name(JobReceived).encode()
+        for record in self._events.new():
+            if ("ce_type", kind) in record.headers:
+                yield self._system.post.codec.decode(record, (JobReceived,))
+
+
+class _Tail:
+    """What has come to a topic since it was asked last."""
+
+    def __init__(self, system: MemorySystem, topic: Topic) -> None:
+        self._logs = system.broker.topics[system.post.topic(topic)]
+        self._seen = [0] * len(self._logs)
+
+    def new(self) -> Iterator[Received]:
+        for partition, log in enumerate(self._logs):
+            while self._seen[partition] < len(log):
+                self._seen[partition] += 1
+                yield log[self._seen[partition] - 1]
+
+
+def _is_of(received: JobReceived, sent: Received) -> bool:
+    return (received.original.partition, received.original.offset) == (sent.partition, sent.offset)
