@@ -350,8 +350,6 @@ class WorkerSettings(Group):
     """Once stopped for refusing nearly everything, one event is tried every so many seconds."""
     step_limit_s: float = Field(900.0, gt=0)
     """Work that gives no sign of life this long, in seconds, is taken for stuck: /healthz fails."""
-    scratch_dir: Path | None = None
-    """Folder for temporary files; null: the system's."""
 
 
 class ResultSettings(Group):

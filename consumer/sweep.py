@@ -60,7 +60,7 @@ class Sweep:
 
     def run(self) -> Iterator[Found]:
         """Each orphan as it is dealt with. Raises BrokerUnavailable and the store's errors of listing."""
-        for bucket in self.buckets:
+        for bucket in dict.fromkeys(self.buckets):  # the two may be one
             old = (folder for folder in self._folders(bucket) if folder.newest_at < self.before)
             while batch := list(islice(old, BATCH)):
                 needed = self.needed()

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -14,7 +15,6 @@ from consumer.adapters.kafka_client import (
     NO_LEADER_YET,
     REQUEST_TIMEOUT_S,
     bounded,
-    client_config,
     consumer_config,
     partitions_of,
     received,
@@ -36,10 +36,7 @@ class KafkaTail:
     def __init__(self, settings: KafkaSettings, topic: str, *, partitions: Sequence[int] | None = None) -> None:
         self._topic = topic
         self._settings = settings
-        config = consumer_config(settings, f"{settings.group_prefix}tail")
-        # It never joins a group, so the group's own settings must only not contradict each other.
-        config.update({"group.protocol": "classic", "session.timeout.ms": 10_000, "max.poll.interval.ms": 300_000})
-        config.update({"queued.min.messages": 1_000, "enable.partition.eof": True})
+        config = {**_config(settings), "queued.min.messages": 1_000, "enable.partition.eof": True}
         self._refusals = Refusals(settings)
         self._consumer = open_client(Consumer, {**config, "error_cb": self._refusals}, CLIENT_LOG)
         self._begin_at: float | None = None
@@ -108,11 +105,7 @@ class KafkaTail:
 
     def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:
         """The end with what is still undecided: a client that reads committed records is told an earlier one."""
-        config = {
-            **client_config(self._settings),
-            "group.id": f"{self._settings.group_prefix}tail",
-            "isolation.level": "read_uncommitted",
-        }
+        config = {**_config(self._settings), "isolation.level": "read_uncommitted"}
         asker = open_client(Consumer, {**config, "error_cb": self._refusals}, CLIENT_LOG)
         try:
             return _high_of(asker, target, time.monotonic() + timeout_s)
@@ -125,6 +118,12 @@ class KafkaTail:
 
     def close(self) -> None:
         bounded(self._consumer.close, 5.0)
+
+
+def _config(settings: KafkaSettings) -> dict[str, Any]:
+    """It never joins a group, so the group's own settings must only not contradict each other."""
+    config = consumer_config(settings, f"{settings.group_prefix}tail")
+    return {**config, "group.protocol": "classic", "session.timeout.ms": 10_000, "max.poll.interval.ms": 300_000}
 
 
 def _require_description(asker: Consumer, topic: str) -> None:

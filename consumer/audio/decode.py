@@ -184,7 +184,7 @@ class Decoding:
         while True:
             kind, payload = self._receive()
             if kind is Kind.VERDICT:
-                raise self._refusal(protocol.parse_verdict(payload))
+                raise self._refusal(self._parsed(protocol.parse_verdict, payload))
             if excess := self._effort.excess(self._audio_s, self._served_bytes):
                 raise self._limit(excess)
             if kind is not Kind.READ:

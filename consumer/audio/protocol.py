@@ -43,6 +43,12 @@ MAX_REREAD = 20
 
 REREAD_FREE_BYTES = 1 << 26
 
+MAX_NUMBER = 1 << 31
+"""What FFmpeg counts with; an event has no room for more."""
+
+MAX_S = 1e30
+"""Headers that lie come to less; NaN, infinity and integers of 400 digits do not pass."""
+
 NUMBER = struct.Struct("!i")
 """What a keeper sends, twice: the decoder's process id, and later its exit code, negative for a signal."""
 
@@ -193,7 +199,7 @@ def parse_confinement(payload: bytes) -> Confinement:
     missing = _parse(payload).get("missing")
     if not isinstance(missing, list):
         raise BrokenProtocol("a confinement of another shape")
-    return Confinement(tuple(str(wall)[:200] for wall in missing[:10]))
+    return Confinement(tuple(_text(wall, 200) for wall in missing[:10]))
 
 
 def parse_facts(payload: bytes) -> Facts:
@@ -201,15 +207,15 @@ def parse_facts(payload: bytes) -> Facts:
     hint = value.get("duration_hint_s")
     try:
         return Facts(
-            codec=str(value["codec"])[:64],
-            channels=int(value["channels"]),
-            sample_rate_hz=int(value["sample_rate_hz"]),
-            duration_hint_s=None if hint is None else float(hint),
+            codec=_text(value["codec"], 64),
+            channels=_count(value["channels"]),
+            sample_rate_hz=_count(value["sample_rate_hz"]),
+            duration_hint_s=None if hint is None else _seconds(hint),
             hint_is_exact=bool(value["hint_is_exact"]),
-            track=int(value["track"]),
-            tracks=int(value["tracks"]),
+            track=_count(value["track"]),
+            tracks=_count(value["tracks"]),
         )
-    except (KeyError, TypeError, ValueError) as exc:
+    except KeyError as exc:
         raise BrokenProtocol("facts of another shape") from exc
 
 
@@ -218,23 +224,42 @@ def parse_ending(payload: bytes) -> Ending:
     reason = value.get("broken_off")
     try:
         return Ending(
-            broken_off=None if reason is None else str(reason)[:500],
-            damaged_packets=int(value["damaged_packets"]),
+            broken_off=None if reason is None else _text(reason, 500),
+            damaged_packets=_count(value["damaged_packets"]),
             channels_change=bool(value["channels_change"]),
         )
-    except (KeyError, TypeError, ValueError) as exc:
+    except KeyError as exc:
         raise BrokenProtocol("an ending of another shape") from exc
 
 
 def parse_verdict(payload: bytes) -> Verdict:
     value = _parse(payload)
-    return Verdict(str(value.get("error"))[:64], str(value.get("reason"))[:500])
+    return Verdict(_text(value.get("error"), 64), _text(value.get("reason"), 500))
+
+
+def _text(value: object, most: int) -> str:
+    """What can stand in an event and in a terminal: the reason of a decoder that was taken over is anybody's."""
+    if not isinstance(value, str):
+        raise BrokenProtocol("something else where a text belongs")
+    return "".join(one if one.isprintable() else "\ufffd" for one in value[:most])
+
+
+def _count(value: object) -> int:
+    if not isinstance(value, int) or not -MAX_NUMBER <= value < MAX_NUMBER:
+        raise BrokenProtocol("something else where a count belongs")
+    return int(value)
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or not -MAX_S < value < MAX_S:
+        raise BrokenProtocol("something else where a length belongs")
+    return float(value)
 
 
 def _parse(payload: bytes) -> dict[str, Any]:
     try:
         value = json.loads(payload)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise BrokenProtocol("no JSON") from exc
     if not isinstance(value, dict):
         raise BrokenProtocol("no JSON object")

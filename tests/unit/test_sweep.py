@@ -163,3 +163,11 @@ def test_a_second_pass_finds_nothing() -> None:
     world.put("work", "work/a/1/x", "probe/w")
     assert len(world.sweep(delete=True)) == 2
     assert world.sweep(delete=True) == []
+
+
+def test_one_bucket_for_work_and_results_is_looked_through_once() -> None:
+    world = World()
+    world.put("work", "work/job/1/chunks/00000.pcm", "results/job/1/transcript.json", "somebody/else")
+    made = Sweep(world.store, ("work", "work"), lambda: runs_needed([]), WEEK_AGO)
+    assert [found.folder.prefix for found in made.run()] == ["results/job/1/", "work/job/1/"]
+    assert made.foreign == 1

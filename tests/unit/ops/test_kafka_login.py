@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 from pydantic import ValidationError
 
 from consumer import cli, doctor, settings_reference
+from consumer.adapters import kafka_tail
 from consumer.adapters.kafka_client import client_config
 from consumer.adapters.kafka_refusals import is_refused_login
 from consumer.exit_codes import ExitCode
@@ -153,3 +154,30 @@ def test_doctor_warns_of_logins_that_give_something_away(kafka: dict[str, Any], 
 )
 def test_a_refusal_is_told_from_an_outage(code: int, text: str, refused: bool) -> None:
     assert is_refused_login(KafkaError(code, text)) is refused
+
+
+def test_whoever_reads_a_topic_to_its_end_logs_in_as_the_further_properties_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also the client that only asks where the end is: refused there, a coordinator never gets its states back."""
+    opened: list[dict[str, Any]] = []
+
+    class Nobody:
+        def get_watermark_offsets(self, *_: object, **__: object) -> tuple[int, int]:
+            return 0, 7
+
+        def close(self) -> None:
+            pass
+
+    def open_client(_: object, config: dict[str, Any], __: object) -> Nobody:
+        opened.append(config)
+        return Nobody()
+
+    monkeypatch.setattr(kafka_tail, "open_client", open_client)
+    own_login = {"sasl.mechanism": "GSSAPI", "ssl.ca.pem": "certificate"}
+    tail = kafka_tail.KafkaTail(KafkaSettings(security_protocol="SASL_SSL", extra=own_login), "job-state")
+    assert tail._high_watermark(TopicPartition("job-state", 0), 1.0) == 7
+    assert len(opened) == 2
+    for config in opened:
+        assert config.items() >= own_login.items()
+    assert [config["isolation.level"] for config in opened] == ["read_committed", "read_uncommitted"]

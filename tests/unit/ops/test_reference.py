@@ -45,7 +45,7 @@ def test_every_code_belongs_to_one_class() -> None:
 
 def test_what_is_shown_can_be_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHISPERX_MODELS__ALLOWED", '["tiny", "it\'s"]')
-    monkeypatch.setenv("WHISPERX_WORKER__SCRATCH_DIR", "/scratch")
+    monkeypatch.setenv("WHISPERX_MODELS__HUB_CACHE", "/cache")
     monkeypatch.setenv("WHISPERX_KAFKA__EXTRA", '{"client.rack": "a b"}')
     shown = Settings()
     for line in settings_reference.effective_text(shown).splitlines():

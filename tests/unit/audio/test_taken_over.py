@@ -1,0 +1,103 @@
+"""A decoder that was taken over says what it likes to us, as the link is all that it has: each lie has its code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from consumer.audio.decode import decode
+from consumer.audio.decoders import START, Decoders
+from consumer.audio.protocol import Kind
+from consumer.audio.sniff import MediaType
+from consumer.errors import DecoderCrashed, UnreadableAudio
+from consumer.settings import LimitSettings
+from tests import media
+from tests.unit.audio.sources import BytesSource, Decoded, read_out
+
+ORDERED = """
+from consumer.audio import decoder_process
+from consumer.audio.protocol import Kind, send
+
+def lie(link, order):
+    for kind, payload in eval(order.demuxer):
+        send(link, Kind(kind), payload)
+
+decoder_process.decode = lie
+"""
+"""What the decoder says comes in with the order, in the place of the demuxer."""
+
+SHAPE = "no JSON|of another shape|belongs"
+HONEST = {"codec": "mp3", "channels": 1, "sample_rate_hz": 16_000, "duration_hint_s": 1, "hint_is_exact": False}
+HONEST |= {"track": 0, "tracks": 1}
+
+
+def short(lie: object) -> str:
+    return str(lie)[:12]
+
+
+@pytest.fixture(scope="module")
+def liars() -> Iterator[Decoders]:
+    marker = "from consumer.audio.decoder_server import main"
+    with contextlib.closing(Decoders(START.replace(marker, ORDERED + marker))) as decoders:
+        yield decoders
+
+
+def told(liars: Decoders, *messages: tuple[Kind, str]) -> Decoded:
+    """What we make of these messages; their contents are expressions, as an order is short."""
+    spelt = ", ".join(f"({int(kind)}, {content})" for kind, content in messages)
+    media_type = MediaType("audio/wav", f"[{spelt}]")
+    with decode(BytesSource(media.wav(media.tone(1))), media_type, LimitSettings(), liars) as decoding:
+        return read_out(decoding)
+
+
+def facts(**lies: object) -> tuple[Kind, str]:
+    return Kind.FACTS, repr(json.dumps(HONEST | lies).encode())
+
+
+def ending(**lies: object) -> tuple[Kind, str]:
+    said = {"broken_off": None, "damaged_packets": 0, "channels_change": False} | lies
+    return Kind.END, repr(json.dumps(said).encode())
+
+
+def test_the_truth_is_taken(liars: Decoders) -> None:
+    decoded = told(liars, facts(), (Kind.PCM, "bytes(32_000)"), ending())
+    assert (len(decoded.samples), decoded.codec, decoded.warnings) == (16_000, "mp3", ())
+
+
+@pytest.mark.parametrize("kind", [Kind.VERDICT, Kind.FACTS])
+@pytest.mark.parametrize("content", ["b'x'", "b'[' * 100_000", "b'{}'", r"b'\xff'"])
+def test_a_message_of_another_shape_is_a_crash_of_the_decoder(liars: Decoders, kind: Kind, content: str) -> None:
+    with pytest.raises(DecoderCrashed, match=SHAPE):
+        told(liars, (kind, content))
+
+
+@pytest.mark.parametrize("name", ["channels", "sample_rate_hz", "track", "tracks"])
+@pytest.mark.parametrize("lie", [float("inf"), 1 << 31, 10**300, "1", None, [[]]], ids=short)
+def test_a_count_that_is_none_is_a_crash_of_the_decoder(liars: Decoders, name: str, lie: object) -> None:
+    with pytest.raises(DecoderCrashed, match=SHAPE):
+        told(liars, facts(**{name: lie}))
+
+
+@pytest.mark.parametrize("lie", [float("nan"), float("inf"), 10**400, "long"], ids=short)
+def test_a_length_that_no_event_can_hold_is_a_crash_of_the_decoder(liars: Decoders, lie: object) -> None:
+    with pytest.raises(DecoderCrashed, match=SHAPE):
+        told(liars, facts(duration_hint_s=lie))
+
+
+@pytest.mark.parametrize("lie", [{"damaged_packets": float("inf")}, {"damaged_packets": 10**40}, {"broken_off": [[]]}])
+def test_an_ending_of_another_shape_is_a_crash_of_the_decoder(liars: Decoders, lie: dict[str, object]) -> None:
+    with pytest.raises(DecoderCrashed, match=SHAPE):
+        told(liars, facts(), (Kind.PCM, "bytes(32_000)"), ending(**lie))
+
+
+def test_a_reason_can_be_written_into_an_event_and_shown_in_a_terminal(liars: Decoders) -> None:
+    reason = "\ud800 \x1b[31m\r\n" + "x" * 1_000
+    with pytest.raises(UnreadableAudio) as refused:
+        told(liars, (Kind.VERDICT, repr(json.dumps({"error": "UnreadableAudio", "reason": reason}).encode())))
+    (warning,) = told(liars, facts(), (Kind.PCM, "bytes(32_000)"), ending(broken_off=reason)).warnings
+    for message in (refused.value.message, warning.message):
+        assert message.encode().decode().isprintable()
+        assert 500 < len(message) < 1_000
