@@ -45,7 +45,7 @@ def log_published(records: Iterable[Outgoing]) -> None:
     for record in records:
         if (event := record.audit) is not None:
             fields = event.model_dump(mode="json", exclude={"happened_at"})
-            log.info("Audit", extra={**fields, "happened_at": event.happened_at.isoformat()})
+            log.info("Audit", extra={**fields, "happened_at": event.happened_at.isoformat(timespec="milliseconds")})
 
 
 def reference_markdown() -> str:
