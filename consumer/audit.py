@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
+from consumer import logs
 from consumer.core.audit import MEANING
 from consumer.ports import Outgoing
+from consumer.settings import Settings
+from consumer.settings_reference import secrets
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +30,8 @@ code of [errors.md](errors.md). There is no text of a transcript, a prompt, hotw
 
 Each event is also a log line `Audit` of the logger `consumer.audit` with the same fields, written when the transaction
 is known to be visible. A process that dies at that moment leaves the event without its line: the topic is the trail.
-`whisperx-jobs dead-letters redrive` and `discard` write events only.
+`whisperx-consumer sweep --delete` and `whisperx-jobs dead-letters redrive --execute` and `discard --execute` write the
+lines to standard error, by the settings of the log (`WHISPERX_LOG__LEVEL`, `WHISPERX_LOG__FORMAT`).
 
 An `actor` is a function of ours (`coordinate`, `plan`, `cleanup`, ...), or the name that a sender gave in
 `submitted_by` or `requested_by`, or an operator in `--by` or `--as`. Such a name is a claim: only the brokers know who
@@ -45,7 +50,12 @@ def log_published(records: Iterable[Outgoing]) -> None:
     for record in records:
         if (event := record.audit) is not None:
             fields = event.model_dump(mode="json", exclude={"happened_at"})
-            log.info("Audit", extra={**fields, "happened_at": event.happened_at.isoformat()})
+            log.info("Audit", extra={**fields, "happened_at": event.happened_at.isoformat(timespec="milliseconds")})
+
+
+def echoed(settings: Settings) -> AbstractContextManager[None]:
+    """In a command: its lines go to standard error as those of the service do, and stdout stays as it is."""
+    return logs.spoken(log.name, settings.log, secrets(settings))
 
 
 def reference_markdown() -> str:

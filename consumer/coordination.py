@@ -120,7 +120,8 @@ class Coordination:
             self._restore_new()
             batch = list(self._batch())
             now_s = self._clock()
-            parked = [parked for record in batch for parked in self._apply(record, now_s)]
+            # Each at a time of its own: two equal requests in one batch are two facts, and their audit events two ids.
+            parked = [parked for record in batch for parked in self._apply(record, self._clock())]
             if batch or now_s >= self._tick_at:
                 self._tick(now_s)
             self._publish(parked, now_s)

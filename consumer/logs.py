@@ -73,16 +73,35 @@ def bound(**fields: object) -> Iterator[None]:
 
 def configure(settings: LogOptions, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
     """Send every logger of the process to standard error, in one format. Called once, at start."""
-    mask = Mask(secrets)
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines(mask) if settings.format == "json" else TextLines(mask))
-    handler.addFilter(_bind)
+    handler = _handler(settings, secrets, stream)
     handler.addFilter(Seldom(QUIET))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(settings.level)
     for name in QUIET:
         route(name)
     logging.captureWarnings(True)
+
+
+@contextmanager
+def spoken(name: str, settings: LogOptions, secrets: Iterable[str] = ()) -> Iterator[None]:
+    """Send one logger to standard error as `configure` does, and only inside: for a command, which else has no log."""
+    logger = logging.getLogger(name)
+    handlers, level, propagates = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers[:], logger.propagate = [_handler(settings, secrets)], False
+    logger.setLevel(settings.level)
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate = handlers, propagates
+        logger.setLevel(level)
+
+
+def _handler(settings: LogOptions, secrets: Iterable[str], stream: TextIO | None = None) -> logging.Handler:
+    mask = Mask(secrets)
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonLines(mask) if settings.format == "json" else TextLines(mask))
+    handler.addFilter(_bind)
+    return handler
 
 
 def route(name: str, level: int = logging.WARNING) -> None:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 from consumer.adapters.kafka_tail import KafkaTail
 from consumer.adapters.object_store import S3Store
+from consumer.audit import echoed, log_published
 from consumer.bootstrap import Parts
 from consumer.broker import Outbox, PublishAborted, PublishInDoubt
 from consumer.coordinator.state import JobState
@@ -120,7 +121,8 @@ def _trail(parts: Parts, operator: str, delete: bool) -> Iterator[Callable[[Fold
         return
     outbox = parts.named_outbox("sweep")
     try:
-        yield lambda folder, outcome: _note(parts, outbox, operator, folder, outcome)
+        with echoed(parts.settings):
+            yield lambda folder, outcome: _note(parts, outbox, operator, folder, outcome)
     finally:
         outbox.close(CLOSE_S)
 
@@ -137,12 +139,14 @@ def _note(parts: Parts, outbox: Outbox, operator: str, folder: Folder, outcome: 
         happened_at=datetime.now(UTC),
     )
     try:
-        outbox.publish([parts.post.record(Topic.AUDIT, line)], [])
+        record = parts.post.record(Topic.AUDIT, line)
+        outbox.publish([record], [])
     except (PublishAborted, PublishInDoubt) as exc:
         raise BrokerUnavailable(
             f"stopped at {folder.bucket}/{folder.prefix}: the audit trail cannot be written ({exc}); "
             "the same command again does the rest"
         ) from exc
+    log_published([record])
 
 
 def _line(one: Found, *, as_json: bool) -> str:

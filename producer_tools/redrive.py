@@ -12,12 +12,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import FrameType
 from typing import NoReturn
 
+from consumer.audit import echoed, log_published
 from consumer.broker import Outbox, PublishAborted, PublishInDoubt
 from consumer.core import dead_letters as form
 from consumer.core.audit import NO_RUN, Action
@@ -120,7 +121,8 @@ def settle(
         )
     outbox = connection.outbox(OUTBOX) if order.execute else None
     try:
-        return _Settling(wanted, order, throttle, connection, terminal, now, outbox).run()
+        with echoed(connection.settings) if order.execute else nullcontext():
+            return _Settling(wanted, order, throttle, connection, terminal, now, outbox).run()
     finally:
         if outbox is not None:
             outbox.close(CLOSE_TIMEOUT_S)
@@ -244,6 +246,7 @@ class _Settling:
         records = self._records(letter)
         with ctrl_c_waits():
             self._reach(lambda: outbox.publish(records, []), f"at the letter {form.Position.of(letter)}")
+            log_published(records)
 
     def _reach(self, act: Callable[[], object], when: str) -> None:
         try:

@@ -72,11 +72,7 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
     event = cast(PlanStarted, event)
     if event.epoch != state.plan_epoch:
         return Step(state)
-    target = recording_of(state)
-    noted: tuple[Send, ...] = ()
-    if event.epoch != state.read_epoch:
-        noted = (audit(state, "plan", Action.RECORDING_READ, target, now_s),)
-        state = state.changed(read_epoch=event.epoch)
+    state, noted = _note_reading(state, event.epoch, "ok", now_s)
     if state.etag is None:
         pinned = state.changed(
             etag=event.etag,
@@ -89,10 +85,24 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
         return Step(state, noted)
     changed = Problem(
         code=ChangedRecording.code,
-        message=f"{target} was overwritten while it was being planned; retry the job",
+        message=f"{recording_of(state)} was overwritten while it was being planned; retry the job",
         stage="plan",
     )
     return preceded(noted, finish(state, JobStatus.FAILED, now_s, error=changed))
+
+
+def _note_reading(state: JobState, epoch: int, outcome: str, now_s: float) -> Step:
+    """Each try of a plan to read the recording is in the trail once, also one that could not begin."""
+    if epoch != state.plan_epoch or epoch == state.read_epoch:
+        return Step(state)
+    noted = audit(state, "plan", Action.RECORDING_READ, recording_of(state), now_s, outcome)
+    return Step(state.changed(read_epoch=epoch), (noted,))
+
+
+def _read_late(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
+    """The run ended before its planner said that it reads: the trail has to know all the same."""
+    event = cast("PlanStarted | PlanFailed", event)
+    return _note_reading(state, event.epoch, event.error.code if isinstance(event, PlanFailed) else "ok", now_s)
 
 
 def _chunk_planned(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -129,11 +139,12 @@ def _plan_failed(state: JobState, event: Event, now_s: float, policy: Policy) ->
     event = cast(PlanFailed, event)
     if event.epoch != state.plan_epoch or state.plan_due_at_s is not None:
         return Step(state)
+    state, noted = _note_reading(state, event.epoch, event.error.code, now_s)
     due = next_try_at(now_s, state.plan_attempt, policy.plan, f"{state.job_id}/plan") if event.error.retryable else None
     if due is None:
         answered = state.changed(plan_due_at_s=now_s)  # no planner is left that would have to be stopped
-        return finish(answered, _ending(event.error), now_s, error=event.error)
-    return Step(state.changed(plan_due_at_s=due))
+        return preceded(noted, finish(answered, _ending(event.error), now_s, error=event.error))
+    return Step(state.changed(plan_due_at_s=due), noted)
 
 
 # ── the chunks ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -480,7 +491,7 @@ _ALL_STALE: _Row = {
     CancelRequested: _stale,
 }
 
-_ENDED: _Row = {**_ALL_STALE, CancelRequested: _cancel_known}
+_ENDED: _Row = {**_ALL_STALE, PlanStarted: _read_late, PlanFailed: _read_late, CancelRequested: _cancel_known}
 
 _CHUNKS: _Row = {
     ChunkTranscribed: _chunk_transcribed,

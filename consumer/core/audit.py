@@ -41,8 +41,9 @@ MEANING: dict[Action, tuple[str, str, str]] = {
     Action.RECORDING_READ: (
         "plan",
         "recording",
-        "A planner began to read the recording: one line for each try. Chunk audio and checkpoints, which are read by "
-        "our own functions only, have no lines.",
+        "A planner began to read the recording, or could not, as the outcome says: one line for each try, also where "
+        "the run ended meanwhile. A run that gave way to another one before its planner answered has none for it. "
+        "Chunk audio and checkpoints, which are read by our own functions only, have no lines.",
     ),
     Action.CHUNK_GIVEN_UP: ("coordinate", "chunk", "A chunk failed for good."),
     Action.RESULT_WRITTEN: ("assemble", "manifest", "The result files of a run are complete."),

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.chaos import checks_of_audit as audit
 from tests.chaos import checks_of_contents as contents
 from tests.chaos import checks_of_time as time
 from tests.chaos.evidence import Evidence
@@ -21,6 +22,7 @@ CHECKS: tuple[Callable[[Evidence], Verdict], ...] = (
     contents.due_times,
     contents.progress,
     contents.lag,
+    audit.audit_trail,
     time.faults,
     time.endings,
     time.takeovers,

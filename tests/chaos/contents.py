@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from consumer.contracts import CARRIED
+from consumer.coordinator.machine import COORDINATE
 from consumer.core.layout import CHUNK_LANES, Topic
-from consumer.events import ChunkTranscribed, Event, JobFinished, JobProgress
+from consumer.events import AuditRecorded, ChunkTranscribed, Event, JobFinished, JobProgress
 from consumer.ports import Received
 from consumer.work import (
     AssemblyFailed,
     AssemblyWork,
+    CancelRequested,
     ChunkFailed,
     ChunkWork,
     CleanupFailed,
+    CleanupFinished,
     CleanupWork,
+    JobReceived,
     PlanFailed,
+    PlanStarted,
     PlanWork,
 )
 from tests.acceptance.cluster import Cluster
@@ -30,6 +35,7 @@ READ = (
     Topic.PARTIALS,
     Topic.PROGRESS,
     Topic.JOB_EVENTS,
+    Topic.AUDIT,
     Topic.PLAN_WORK,
     *CHUNK_LANES,
     Topic.ASSEMBLY_WORK,
@@ -43,7 +49,7 @@ def write_contents(system: Cluster, partitions: dict[Topic, int], path: Path) ->
         for topic in READ:
             for record in system.read(topic, partitions[topic]):
                 event = system.codec.decode(record, CARRIED[topic])
-                _write(out, topic, record, _facts(system, event))
+                _write(out, topic, record, _noted(record, event) or _facts(system, event))
         for record in system.read(Topic.DEAD_LETTERS, partitions[Topic.DEAD_LETTERS]):
             _write(out, Topic.DEAD_LETTERS, record, _dead_letter(record))
 
@@ -64,12 +70,31 @@ def _facts(system: Cluster, event: Event) -> dict[str, Any] | None:
             return {"fact": "transcribed", **_run(event), "chunk": event.chunk_index}
         case JobProgress():
             return {"fact": "progress", **_run(event), "sequence": event.sequence, "fraction": event.fraction}
+        case JobReceived():
+            return {"fact": "received", "job": event.job_id}
+        case CancelRequested() if event.requested_by != COORDINATE:
+            return {"fact": "cancel", "job": event.job_id}
+        case PlanStarted():
+            return {"fact": "reading", **_run(event), "epoch": event.epoch}
+        case CleanupFinished():
+            return {"fact": "cleaned", **_run(event), "results": event.results}
         case ChunkFailed() | AssemblyFailed() | CleanupFailed() | PlanFailed():
             return {"fact": "failure", **_run(event), **_attempt(event), "retryable": event.error.retryable}
         case ChunkWork() | AssemblyWork() | CleanupWork() | PlanWork():
             return {"fact": "work", **_run(event), **_attempt(event)}
         case _:
             return None
+
+
+def _noted(record: Received, event: Event) -> dict[str, Any] | None:
+    """An event of the audit trail, with all that its record holds."""
+    if not isinstance(event, AuditRecorded):
+        return None
+    said = b" ".join((record.key or b"", *(value or b"" for _, value in record.headers), record.value or b""))
+    (name,) = (value for header, value in record.headers if header == "ce_id")
+    shown = event.model_dump(mode="json", include={"actor", "action", "target", "outcome"})
+    place = {"id": (name or b"").decode(), "happened_at": event.happened_at.isoformat(timespec="milliseconds")}
+    return {"fact": "noted", **_run(event), **shown, **place, "said": base64.b64encode(said).decode()}
 
 
 def _run(event: Any) -> dict[str, Any]:

@@ -63,6 +63,22 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """An event of the audit trail, or its line in the log of a process, which has no `id`."""
+
+    run: RunKey
+    actor: str
+    action: str
+    target: str
+    outcome: str
+    happened_at: str
+    """To the millisecond."""
+    id: str = field(default="", compare=False)
+    said: bytes = field(default=b"", compare=False)
+    """All that the record or the line holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Attempted:
     """Work that was sent (`failed` is False), or that was answered as failed, when its record was made."""
 
@@ -151,6 +167,16 @@ class Evidence:
     progress: tuple[Told, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     attempts: tuple[Attempted, ...] = ()
+    noted: tuple[Noted, ...] = ()
+    logged: tuple[Noted, ...] = ()
+    words: frozenset[str] = frozenset()
+    """What was said in the recordings, and what senders wrote for nobody else to read."""
+    readings: frozenset[tuple[RunKey, int]] = frozenset()
+    """Runs and numbers of the plans that were answered: begun, or failed."""
+    cleanings: tuple[tuple[RunKey, bool], ...] = ()
+    """Cleanups that were answered as done: of which run, and whether of its results."""
+    cancels: frozenset[str] = frozenset()
+    """Jobs whose cancel came when the job was known."""
     faults: tuple[FaultDone, ...] = ()
     lives: tuple[Life, ...] = ()
     not_alive: tuple[str, ...] = ()

@@ -19,9 +19,11 @@ from tests.chaos.evidence import (
     HandOver,
     Headers,
     Life,
+    Noted,
     Partial,
     Place,
     Result,
+    RunKey,
     Standing,
     Submission,
     Told,
@@ -29,10 +31,10 @@ from tests.chaos.evidence import (
 from tests.chaos.ground import PREFIX
 from tests.chaos.journal import Entry, read_journal
 from tests.chaos.paced_engine import BEGUN, COMPUTED
-from tests.chaos.scenario import Kind
+from tests.chaos.scenario import METADATA, REASON, Kind
 
 JOURNAL, CONTENTS, LOGS = "journal.jsonl", "contents.jsonl", "logs"
-HANDED_OVER, STORED = "Partitions changed hands", "Chunk transcribed"
+HANDED_OVER, STORED, AUDIT = "Partitions changed hands", "Chunk transcribed", "Audit"
 Fields = dict[str, Any]
 
 
@@ -66,6 +68,12 @@ def load(folder: Path) -> Evidence:
             for f in facts["dead-letter"]
         ),
         attempts=tuple(_attempt(f) for f in (*facts["work"], *facts["failure"])),
+        noted=tuple(_noted(f, f["id"], _bytes(f["said"])) for f in facts["noted"]),
+        logged=tuple(_logged(line) for _, line in lines if line["message"] == AUDIT),
+        words=frozenset({REASON, METADATA, *(word for e in journal["reference"] for word in e.fields["words"])}),
+        readings=frozenset(_readings(facts["reading"], facts["failure"])),
+        cleanings=tuple((_run(f), f["results"]) for f in facts["cleaned"]),
+        cancels=_heard_cancels(facts["received"], facts["cancel"]),
         faults=tuple(_faults(journal["fault"])),
         lives=tuple(_lives(journal["process-started"], journal["process-ended"])),
         not_alive=tuple(entry.fields["life"] for entry in journal["not-alive"]),
@@ -162,7 +170,29 @@ def _attempt(f: Fields) -> Attempted:
     return Attempted(kind, _run(f), f["name"], f["attempt"], f["time_s"], failed, f.get("retryable", True))
 
 
-def _run(f: Fields) -> tuple[str, int]:
+def _noted(f: Fields, name: str, said: bytes) -> Noted:
+    return Noted(_run(f), f["actor"], f["action"], f["target"], f["outcome"], f["happened_at"], name, said)
+
+
+def _logged(line: Fields) -> Noted:
+    return _noted({**line, "job": line["job_id"]}, "", json.dumps(line).encode())
+
+
+def _readings(begun: list[Fields], failed: list[Fields]) -> Iterator[tuple[RunKey, int]]:
+    for f in begun:
+        yield _run(f), f["epoch"]
+    for f in failed:
+        if f["name"].endswith("/plan"):
+            yield _run(f), f["attempt"]
+
+
+def _heard_cancels(received: list[Fields], cancels: list[Fields]) -> frozenset[str]:
+    """A cancel may overtake its job. Both are events of one partition, so their offsets tell."""
+    first = {f["job"]: f["offset"] for f in sorted(received, key=lambda f: f["offset"], reverse=True)}
+    return frozenset(f["job"] for f in cancels if f["job"] in first and f["offset"] > first[f["job"]])
+
+
+def _run(f: Fields) -> RunKey:
     return f["job"], f["run"]
 
 

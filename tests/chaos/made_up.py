@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from consumer.core import dead_letters as dead
+from consumer.core.audit import NO_RUN, Action
 from tests.chaos.evidence import (
     Attempted,
     Computation,
@@ -14,6 +15,7 @@ from tests.chaos.evidence import (
     FaultDone,
     HandOver,
     Life,
+    Noted,
     Partial,
     Result,
     Standing,
@@ -54,9 +56,28 @@ def computed(at_s: float, life: str = "transcriber-0.001", step: str = "begun", 
     return Computation(life, at_s, step, RUN, chunk, 1.0 if step == "stored" else 0.0)
 
 
+def noted(action: Action, number: int = 0, **changes: Any) -> Noted:
+    """An event of the audit trail; events with the same number happened at the same time."""
+    at = f"2026-01-01T00:00:{number:02}.000+00:00"
+    made = Noted(RUN, "coordinate", action, "calls/talk.wav", "ok", at, f"{action}/{number}", b"nothing that was said")
+    return replace(made, **changes)
+
+
 def standing(at_s: float, committed: int, end: int = 8) -> Standing:
     return Standing(at_s, {LANE: (committed, end)})
 
+
+PARKED = {"run": ("poison", NO_RUN), "target": "jobs/0@7", "outcome": "EVENT_UNREADABLE"}
+TRAIL = (
+    noted(Action.JOB_ACCEPTED),
+    noted(Action.RECORDING_READ, 1),
+    noted(Action.RECORDING_READ, 2),
+    noted(Action.RESULT_WRITTEN, 3),
+    noted(Action.JOB_FINISHED, 3),
+    noted(Action.DATA_REMOVED, 4, target="7 objects"),
+    noted(Action.REQUEST_REPEATED, 5),
+    noted(Action.EVENT_PARKED, 6, **PARKED),
+)
 
 GOOD = Evidence(
     asked_faults=1,
@@ -64,7 +85,7 @@ GOOD = Evidence(
     retry_base_s=1.0,
     retry_max_s=20.0,
     lag_zero_after_s=4.0,
-    submissions=(submission(), submission(Kind.UNREADABLE, "poison", offset=7)),
+    submissions=(submission(), submission(Kind.DUPLICATE, offset=5), submission(Kind.UNREADABLE, "poison", offset=7)),
     references={"talk.wav": FILES},
     results=(Result(RUN, "completed", None, 2, FILES),),
     partials=(Partial(RUN, 0), Partial(RUN, 1)),
@@ -75,6 +96,11 @@ GOOD = Evidence(
         Attempted("chunk", RUN, "job/0", 1, T0 + 1, failed=True),
         Attempted("chunk", RUN, "job/0", 2, T0 + 2.2, failed=False),
     ),
+    noted=TRAIL,
+    logged=TRAIL[1:],
+    words=frozenset({"rumpelstilzchen"}),
+    readings=frozenset({(RUN, 1), (RUN, 2)}),
+    cleanings=((RUN, False),),
     faults=(fault(),),
     lives=(
         Life("transcriber-0.001", "transcribe", T0 - 100, T0, -9),

@@ -124,8 +124,8 @@ class _Run:
     def _reference(self) -> None:
         used = self._scenario.used()
         say(f"transcribing {len(used)} recordings without faults")
-        for key, artifacts in reference(used).items():
-            self._journal.write("reference", recording=key, artifacts=artifacts)
+        for key, made in reference(used).items():
+            self._journal.write("reference", recording=key, artifacts=made.artifacts, words=made.words)
 
     def _disturb(self) -> None:
         """Submissions and faults, until all faults have begun or the time is over."""

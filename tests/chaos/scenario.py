@@ -41,6 +41,8 @@ JOBS = frozenset({Kind.JOB, Kind.CANCELLED_JOB, Kind.MISSING_BUCKET, Kind.REFUSE
 """Kinds that start a run."""
 DEAD = frozenset({Kind.UNREADABLE, Kind.CONFLICTING})
 """Kinds that end on the dead-letter topic, and nothing else does."""
+REASON, METADATA = "a-reason-of-the-sender", "a-value-of-the-sender"
+"""Of cancels, and of the jobs that conflict: for nobody else to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,14 @@ class Scenario:
         for job in chance.sample([job for job in jobs if job.kind is not Kind.CANCELLED_JOB], k=_share(self.jobs, 6)):
             yield Event(_later(chance, job), Kind.DUPLICATE, job.job_id, job.key, job.value, job.headers)
         for job in chance.sample([job for job in jobs if job.kind is Kind.JOB], k=_share(self.jobs, 15)):
-            other = json.dumps({**json.loads(job.value), "metadata": {"other": "yes"}}).encode()
+            other = json.dumps({**json.loads(job.value), "metadata": {"other": METADATA}}).encode()
             yield Event(_later(chance, job), Kind.CONFLICTING, job.job_id, job.key, other, (("x-from", b"chaos"),))
         for number in range(_share(self.jobs, 12)):
             noise = chance.randbytes(chance.randint(1, 200))
             headers = (("x-number", str(number).encode()),)
             yield Event(chance.random(), Kind.UNREADABLE, f"poison-{number}", noise[:8], b"\x07" + noise, headers)
         for job in [job for job in jobs if job.kind is Kind.CANCELLED_JOB]:
-            value = json.dumps({"job_id": job.job_id, "action": "cancel", "reason": "chaos"}).encode()
+            value = json.dumps({"job_id": job.job_id, "action": "cancel", "reason": REASON}).encode()
             yield Event(min(1.0, job.at + 0.01), Kind.CANCEL, job.job_id, job.key, value)
 
     def _job(self, chance: random.Random, number: int) -> Event:

@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from consumer.core.audit import Action
 from tests.chaos import campaign
+from tests.chaos import checks_of_audit as audit
 from tests.chaos import checks_of_contents as contents
 from tests.chaos import checks_of_time as time
 from tests.chaos.campaign import total
 from tests.chaos.checks import CHECKS, check, summary
 from tests.chaos.evidence import Attempted, DeadLetter, Evidence, HandOver, Life, Partial, Result, Told
-from tests.chaos.made_up import FILES, GOOD, LANE, RUN, T0, computed, fault, letter, standing, submission
+from tests.chaos.made_up import FILES, GOOD, LANE, RUN, T0, TRAIL, computed, fault, letter, noted, standing, submission
 from tests.chaos.scenario import Kind
 from tests.chaos.verdict import Verdict, percentile
 
@@ -101,6 +103,66 @@ WRONG: dict[str, tuple[Check, dict[str, Any], str]] = {
         "3 records of lag are left on jobs",
     ),
     "lag that went late": (contents.lag, {"lag_zero_after_s": 61.0}, "61 s after"),
+    "an event of the audit trail twice": (
+        audit.audit_trail,
+        {"noted": (*TRAIL, TRAIL[3])},
+        "2 events of the audit trail have the id result_written/3",
+    ),
+    "a fact in the audit trail under two ids": (
+        audit.audit_trail,
+        {"noted": (*TRAIL, replace(TRAIL[3], id="another"))},
+        "is in the audit trail 2 times",
+    ),
+    "a result that the audit trail does not know": (
+        audit.audit_trail,
+        {"noted": (*TRAIL[:3], *TRAIL[4:]), "logged": ()},
+        "has 0 result_written in the audit trail, and 1 are due",
+    ),
+    "a try to read that the audit trail does not know": (
+        audit.audit_trail,
+        {"noted": (TRAIL[0], *TRAIL[2:]), "logged": ()},
+        "has 1 recording_read in the audit trail, and 2 are due",
+    ),
+    "an end in the audit trail without a result": (
+        audit.audit_trail,
+        {"noted": (*TRAIL, noted(Action.JOB_FINISHED, 9, run=("other", 1)))},
+        "and no result",
+    ),
+    "a deletion that nobody asked for": (
+        audit.audit_trail,
+        {"noted": (*TRAIL, noted(Action.RECORDING_DELETED, 9))},
+        "has 1 recording_deleted in the audit trail, and 0 are due",
+    ),
+    "a repeated request that the audit trail does not know": (
+        audit.audit_trail,
+        {"noted": (*TRAIL[:6], *TRAIL[7:]), "logged": ()},
+        "was asked for 2 times, and 1 requests",
+    ),
+    "a dead letter that the audit trail does not know": (
+        audit.audit_trail,
+        {"noted": TRAIL[:7], "logged": ()},
+        "jobs/0@7 with EVENT_UNREADABLE was parked 1 times, and the audit trail says 0 times",
+    ),
+    "an end with another code than the result": (
+        audit.audit_trail,
+        {"noted": (*TRAIL[:4], replace(TRAIL[4], outcome="CANCELLED"), *TRAIL[5:]), "logged": ()},
+        "should be ok",
+    ),
+    "a log line of what is not in the audit trail": (
+        audit.audit_trail,
+        {"logged": (*TRAIL, noted(Action.JOB_CANCELLED, 9))},
+        "is logged 1 times more",
+    ),
+    "an event of the audit trail that says what was said": (
+        audit.audit_trail,
+        {"noted": (replace(TRAIL[0], said=b"\x0arumpelstilzchen"), *TRAIL[1:])},
+        "holds 1 words",
+    ),
+    "a log line of the audit trail that says what was said": (
+        audit.audit_trail,
+        {"logged": (replace(TRAIL[0], said=b"rumpelstilzchen"),)},
+        "holds 1 words",
+    ),
     "a fault that did not happen": (time.faults, {"asked_faults": 2}, "only 1 of 2"),
     "a fault that failed": (time.faults, {"faults": (replace(fault(), ok=False),)}, "failed"),
     "a process that did not drain": (

@@ -82,11 +82,16 @@ def test_orphans_of_every_kind_go_and_what_is_needed_stays(
 
     assert main(["sweep", "--older-than", "0", "--delete", "--as", "ann"]) == ExitCode.OK
     assert stored(made) == KEPT
+    said = capsys.readouterr()
+    logged = [json.loads(line) for line in said.err.splitlines() if line.startswith("{")]
+    assert len(said.out.splitlines()) == len(ORPHANS)
     lines = 2 * len(ORPHANS)
     made.wait(lambda: len(made.events(Topic.AUDIT, AuditRecorded)) == lines, what="the trail")
     trail = made.events(Topic.AUDIT, AuditRecorded)
     assert {(line.actor, line.action) for line in trail} == {("sweep, ann", "orphans_swept")}
     assert sorted(line.outcome for line in trail) == ["begun"] * len(ORPHANS) + ["ok"] * len(ORPHANS)
+    told = [(one["target"], one["outcome"]) for one in logged if one["logger"] == "consumer.audit"]
+    assert sorted(told) == sorted((line.target, line.outcome) for line in trail), "each is a log line too"
     assert main(["sweep", "--older-than", "0", "--delete"]) == ExitCode.OK
     assert stored(made) == KEPT
 

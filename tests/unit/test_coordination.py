@@ -33,6 +33,8 @@ class Cluster:
 
     partitions: int = 2
     now_s: float = 1000.0
+    tick_s: float = 0.0
+    """How far the clock goes on whenever it is read."""
     known: dict[str, Past] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
 
@@ -52,10 +54,14 @@ class Cluster:
             lookup=lambda job_id: self.known.get(job_id, Past()),
             health=Health(60, 60),
             metrics=self.metrics,
-            clock=lambda: self.now_s,
+            clock=self.clock,
         )
         made.open()
         return made, inbox
+
+    def clock(self) -> float:
+        self.now_s += self.tick_s
+        return self.now_s
 
     def tell(self, *events: Event) -> None:
         for event in events:
@@ -265,6 +271,15 @@ def test_a_duplicate_is_counted_and_a_conflict_is_none() -> None:
     cluster.turn(coordinator)
     assert cluster.value("duplicate_jobs_total") == 2
     assert cluster.value("dead_letters_total", code="JOB_CONFLICT") == 1
+
+
+def test_two_equal_requests_in_one_batch_are_two_events_of_the_audit_trail() -> None:
+    cluster = Cluster(tick_s=0.001)
+    coordinator, _ = cluster.coordinator()
+    cluster.tell(requested("job"), requested("job", offset=1), requested("job", offset=2))
+    cluster.turn(coordinator)
+    records = cluster.broker.records(PREFIX + Topic.AUDIT)
+    assert len({dict(record.headers)["ce_id"] for record in records}) == len(records) == 3
 
 
 def test_a_job_whose_transaction_fails_is_not_yet_finished() -> None:

@@ -389,3 +389,33 @@ class TestEarlierResults:
         assert len(state.to_bytes()) < 4096
         gone = [work.run for work in cleanups(world) if work.results]
         assert gone == list(range(1, 40 - MAX_LEFTOVERS))
+
+
+class TestTheTrailOfReading:
+    def test_a_try_that_could_not_begin_to_read_is_in_the_trail_with_its_code(self) -> None:
+        world = World()
+        world.apply(requested("job"))
+        first = plan(world)
+        world.apply(PlanFailed(job_id="job", run=1, epoch=first.epoch, error=AWAY))
+        world.now_s += 100.0
+        world.apply()
+        world.apply(PlanFailed(job_id="job", run=1, epoch=plan(world).epoch, error=BROKEN))
+        assert ends(world) == [(1, FAILED, BROKEN.code)]
+        assert [e.outcome for e in audited(world, "recording_read")] == [AWAY.code, BROKEN.code]
+
+    def test_a_planner_that_began_to_read_and_then_failed_has_one_line(self) -> None:
+        world = World()
+        world.apply(requested("job"))
+        work = plan(world)
+        world.apply(plan_answers(work, 1)[0], PlanFailed(job_id="job", run=1, epoch=work.epoch, error=BROKEN))
+        assert [e.outcome for e in audited(world, "recording_read")] == ["ok"]
+
+    def test_a_planner_whose_run_ended_before_it_said_that_it_reads_is_in_the_trail_once(self) -> None:
+        world = World()
+        world.apply(requested("job"))
+        world.apply(cancel())
+        late = plan_answers(plan(world), 1)[0]
+        world.apply(late)
+        world.apply(late)
+        assert ends(world) == [(1, CANCELLED, "CANCELLED")]
+        assert [(e.run, e.outcome) for e in audited(world, "recording_read")] == [(1, "ok")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -194,6 +195,34 @@ class TestDiscard:
         assert open_letters(capsys, code) == 0
         assert main(["dead-letters", "list", "--code", code, "--all"]) == Exit.OK
         assert "discarded by ann at " in capsys.readouterr().out
+
+
+class TestTheTrailInTheLog:
+    @pytest.mark.parametrize(("action", "told"), [("redrive", "letter_redriven"), ("discard", "letter_discarded")])
+    def test_each_letter_is_a_line_on_stderr_and_stdout_stays_as_it_is(
+        self, installation: Installation, capsys: Capture, code: str, action: str, told: str
+    ) -> None:
+        park(installation, code, code)
+        assert settle(action, "--code", code) == Exit.OK
+        assert lines_of_the_trail(capsys.readouterr().err) == [], "nothing was done"
+        assert settle(action, "--code", code, "--execute", "--by", "ann") == Exit.OK
+        shown = capsys.readouterr()
+        assert lines_of_the_trail(shown.err) == [("ann", told, "ok")]
+        assert len(done(shown.out)) == 1
+
+    def test_a_letter_that_could_not_be_settled_has_no_line(
+        self, installation: Installation, failing: pytest.MonkeyPatch, capsys: Capture, code: str
+    ) -> None:
+        park(installation, code, "first", "second")
+        fail_after(failing, 1, PublishAborted("no room", stale=False))
+        assert settle("redrive", "--code", code, "--execute", "--by", "ann") == Exit.UNAVAILABLE
+        assert lines_of_the_trail(capsys.readouterr().err) == [("ann", "letter_redriven", "ok")]
+
+
+def lines_of_the_trail(err: str) -> list[tuple[str, str, str]]:
+    """(actor, action, outcome) of each log line."""
+    lines = [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+    return [(line["actor"], line["action"], line["outcome"]) for line in lines if line["logger"] == "consumer.audit"]
 
 
 class TestInterruptions:
