@@ -176,6 +176,10 @@ def load_aligner(language: str, place: Path | str, device: str) -> Aligner:
     with quiet():
         model, metadata = load_align_model(language, device, model_name=str(place), model_cache_only=True)
     model.eval()
+    if device == "cpu":
+        from consumer.speech.features_in_blocks import save_memory
+
+        save_memory(model)
     return Aligner(language, model, metadata, device)
 
 

@@ -115,12 +115,21 @@ def _load(files: Path, device: Device) -> Any:
         return load_model(
             str(files),
             device.kind,
+            model=_for_the_cpu(files, device) if device.kind == "cpu" else None,
             compute_type=device.compute_type,
             language=None,
             vad_model=PlannedWindows(),
             threads=device.threads,
             local_files_only=True,
         )
+
+
+def _for_the_cpu(files: Path, device: Device) -> Any:
+    from consumer.speech.window_by_window import WindowByWindow
+
+    return WindowByWindow(
+        str(files), device="cpu", compute_type=device.compute_type, cpu_threads=device.threads, local_files_only=True
+    )
 
 
 def in_batches(

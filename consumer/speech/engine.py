@@ -254,6 +254,8 @@ class ChunkRun:
         before = sum(STAGE_WEIGHTS[one] for one in wanted[: wanted.index(stage)])
 
         def progress(share: float) -> None:
+            if self._loaded.device.kind == "cpu":
+                give_back()  # after every batch or window: what it freed would stand below the next one's peak
             self._progress((before + share * STAGE_WEIGHTS[stage]) / total)
 
         progress(0.0)
