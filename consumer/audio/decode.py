@@ -87,8 +87,10 @@ class Decoding:
         track: int | None = None,
         *,
         by_channel: bool = False,
+        on_read: Callable[[], None] = lambda: None,
     ) -> None:
         self._source = source
+        self._on_read = on_read
         self._limits = limits
         self._by_channel = by_channel
         self._received_bytes = 0  # of each channel
@@ -209,6 +211,7 @@ class Decoding:
         offset, length = self._parsed(protocol.parse_read, payload)
         if length > protocol.MAX_FRAME_BYTES:
             raise self._crashed(f"it asked for {length} bytes at once")
+        self._on_read()
         data = self._source.read(offset, length)
         read_bytes = max(self._source.fetched_bytes, self._served_bytes)
         if read_bytes > self._source.size_bytes * MAX_REREAD + REREAD_FREE_BYTES:
@@ -327,16 +330,19 @@ def decode(
     *,
     track: int | None = None,
     by_channel: bool = False,
+    on_read: Callable[[], None] = lambda: None,
 ) -> Iterator[Decoding]:
     """A decoder that runs as long as the block does; `facts` are there at once.
 
+    `on_read` is called before each range is read, so that somebody hears of a decoder that only reads, and can end it
+    by raising: the sound of a film may stand gigabytes apart.
     `track` counts sound tracks from 0; None is the one that FFmpeg's command line would take. Raises UnreadableAudio,
     UnsupportedMedia (a codec, channels or a rate that we do not take), NoSoundTrack, MissingTrack, TooManyChannels (to
     be kept apart), DecoderLimit, RecordingTooLong (by the header), DecoderCrashed, and what the source raises.
     """
     with contextlib.ExitStack() as open_here:
         ahead = source if isinstance(source, ReadAhead) else open_here.enter_context(ReadAhead(source))
-        decoding = Decoding(ahead, media, limits, decoders, track, by_channel=by_channel)
+        decoding = Decoding(ahead, media, limits, decoders, track, by_channel=by_channel, on_read=on_read)
         open_here.callback(decoding.close)
         _ = decoding.facts
         yield decoding

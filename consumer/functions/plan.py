@@ -94,7 +94,9 @@ class Plan:
     ) -> PlanFinished:
         media = sniff(source)
         options = work.options
-        with decode(source, media, self._limits, track=options.track, by_channel=options.multichannel) as decoding:
+        track, by_channel = options.track, options.multichannel
+        decoded = decode(source, media, self._limits, track=track, by_channel=by_channel, on_read=attempt.check)
+        with decoded as decoding:
             attempt.announce(_started(work, stat, decoding))
             planning = self._planning(work, attempt, stat, decoding.streams)
             for samples in decoding.channels():

@@ -313,6 +313,15 @@ class TestAPlan:
             make_plan(store)(work(), RecordedAttempt(store))
         assert store.objects == before
 
+    def test_stops_while_the_decoder_only_reads(self) -> None:
+        """The sound of a film may stand gigabytes behind its beginning."""
+        store = DictStore({(BUCKET, "talk.mp3"): media.FORMATS["m4a-index-at-end"](media.tone(60), 16_000)})
+        attempt = RecordedAttempt(store)
+        attempt.stop_after = -1
+        with pytest.raises(Cancelled):
+            make_plan(store)(work(), attempt)
+        assert attempt.events == []
+
     def test_stops_between_blocks_when_the_job_is_cancelled(self) -> None:
         store = DictStore({(BUCKET, "talk.mp3"): media.wav(media.tone(60))})
         attempt = RecordedAttempt(store)
