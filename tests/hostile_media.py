@@ -227,9 +227,13 @@ def ogg_page(
     segments: bytes, body: bytes, *, serial: int = 1, sequence: int = 0, granule: int = 0, flags: int = 0
 ) -> bytes:
     head = b"OggS" + struct.pack("<BBqIII", 0, flags, granule, serial, sequence, 0) + bytes([len(segments)]) + segments
-    page = bytearray(head + body)
-    page[22:26] = struct.pack("<I", ogg_checksum(bytes(page)))
-    return bytes(page)
+    return with_checksum(head + body)
+
+
+def with_checksum(page: bytes) -> bytes:
+    """The page with the checksum that it ought to have."""
+    blank = page[:22] + bytes(4) + page[26:]
+    return blank[:22] + struct.pack("<I", ogg_checksum(blank)) + blank[26:]
 
 
 def ogg_checksum(page: bytes) -> int:
@@ -255,9 +259,7 @@ def with_last_granule(ogg: bytes, granule: int) -> bytes:
     at = ogg.rindex(b"OggS")
     page = bytearray(ogg[at:])
     page[6:14] = struct.pack("<q", granule)
-    page[22:26] = bytes(4)
-    page[22:26] = struct.pack("<I", ogg_checksum(bytes(page)))
-    return ogg[:at] + bytes(page)
+    return ogg[:at] + with_checksum(bytes(page))
 
 
 def with_flac_info(flac: bytes, *, samples: int | None = None, rate_hz: int | None = None) -> bytes:

@@ -18,6 +18,7 @@ from consumer.events import Event, JobControl, JobRequested
 from consumer.ports import Headers
 from consumer.wire import CONFLUENT, CONFLUENT_GUID, CONTENT_TYPE, MAX_VALUE_BYTES, SCHEMA_HEADER, SINGLE_OBJECT
 from tests import media
+from tests.avro_numbers import varint
 from tests.fuzz.case import Case
 from tests.fuzz.spoiling import EVENT_WAYS, spoiled
 
@@ -212,16 +213,6 @@ def count_wrongly(r: Random, data: bytes, others: object) -> bytes:
     """A number of Avro, which may be a length or a count, says something else."""
     at = r.randrange(len(data) + 1)
     return data[:at] + varint(r.choice(ODD_NUMBERS)) + data[at + r.randrange(3) :]
-
-
-def varint(number: int) -> bytes:
-    """An Avro long: zigzag, seven bits a byte."""
-    number = (number << 1) ^ (number >> 63)
-    out = bytearray()
-    while number > 0x7F or number < 0:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
 
 
 def _with_odd_headers(r: Random, headers: Headers) -> Headers:

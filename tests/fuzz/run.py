@@ -94,10 +94,8 @@ class Found:
 def run(plan: Plan) -> Found:
     """Put all cases of the plan to workers."""
     found = Found(plan)
-    batches = [(first, min(first + BATCH, plan.count)) for first in range(0, plan.count, BATCH)]
-    share = -(-plan.count // plan.workers)
-    if len(batches) < plan.workers:
-        batches = [(first, min(first + share, plan.count)) for first in range(0, plan.count, share)]
+    size = min(BATCH, -(-plan.count // plan.workers))
+    batches = [(first, min(first + size, plan.count)) for first in range(0, plan.count, size)]
     with ThreadPoolExecutor(plan.workers) as pool:
         list(pool.map(lambda batch: _run_batch(found, *batch), batches))
     found.findings.sort(key=lambda one: one.number)

@@ -7,14 +7,15 @@ from random import Random
 from typing import Final
 
 from tests.fuzz.pieces import Number, Piece, pieces_of
-from tests.hostile_media import ogg_checksum
+from tests.hostile_media import with_checksum
 
 MOST_BYTES: Final = 1 << 20
 """Longer ones are cut: what harm a file can do, it can do in a megabyte."""
 
 HEAD_BYTES: Final = 512
 REPEATED_BYTES: Final = 1 << 18
-OGG_CHECKSUM_AT: Final = 22
+OGG_HEAD_BYTES: Final = 26
+"""Of a page, up to the end of its checksum."""
 
 Spoil = Callable[[Random, bytes, Sequence[bytes]], bytes]
 
@@ -105,10 +106,8 @@ def with_true_checksums(data: bytes) -> bytes:
         return data
     out = bytearray(data)
     for piece in pieces_of(data):
-        at = piece.start + OGG_CHECKSUM_AT
-        if at + 4 <= piece.end:
-            out[at : at + 4] = bytes(4)
-            out[at : at + 4] = ogg_checksum(bytes(out[piece.start : piece.end])).to_bytes(4, "little")
+        if piece.end - piece.start >= OGG_HEAD_BYTES:
+            out[piece.start : piece.end] = with_checksum(data[piece.start : piece.end])
     return bytes(out)
 
 

@@ -13,7 +13,7 @@ SEED = 1
 watched_only = pytest.mark.skipif(cannot_watch() is not None, reason=str(cannot_watch()))
 
 
-@pytest.mark.parametrize(("kind", "count"), [("media", 120), ("events", 200)])
+@pytest.mark.parametrize(("kind", "count"), [("media", 200), ("events", 400)])
 def test_whatever_is_spoiled_ends_with_a_code_and_opens_nothing(kind: Kind, count: int) -> None:
     found = run(Plan(kind, SEED, count, watch=cannot_watch() is None))
     assert found.findings == []

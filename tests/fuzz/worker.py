@@ -11,23 +11,25 @@ import argparse
 import json
 import logging
 import os
-import resource
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
+from benchmarks.resident import peak_bytes
 from tests.fuzz import wrong_builds
 from tests.fuzz.case import Case, Kind
 from tests.fuzz.events import event_case
-from tests.fuzz.recordings import media_case
+from tests.fuzz.recordings import ASKED, media_case
 from tests.fuzz.watch import mark
 from tests.fuzz.world import World
 
 CASES: Final[Mapping[Kind, Callable[[int, int], Case]]] = {"media": media_case, "events": event_case}
 """What makes a case, by its kind, from a seed and a number."""
 
+STATUS: Final = Path("/proc/self/status")
 FRAMES: Final = 6
 """Of a traceback: the last ones say where."""
 
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _put(world: World, number: int, case: Case) -> bool:
     """False when the worker is dead."""
-    before, started_s = _peak_bytes(), time.monotonic()
+    before, started_s = peak_bytes(STATUS), time.monotonic()
     mark(number)
     try:
         code = world.outcome_of(case)
@@ -57,7 +59,7 @@ def _put(world: World, number: int, case: Case) -> bool:
         return False
     mark(None)
     wall_s = round(time.monotonic() - started_s, 3)
-    _say(number=number, code=code, wall_s=wall_s, grown_bytes=_peak_bytes() - before)
+    _say(number=number, code=code, wall_s=wall_s, grown_bytes=peak_bytes(STATUS) - before)
     return True
 
 
@@ -66,15 +68,11 @@ def _warm_up(world: World) -> None:
     for number in range(8):
         world.outcome_of(event_case(0, number))
     for recording in (event_case(0, 0).recording, b"no recording at all"):
-        world.outcome_of(Case(("warm-up",), recording, media_case(0, 0).value))
+        world.outcome_of(Case(("warm-up",), recording, ASKED))
 
 
 def _say(**fields: object) -> None:
     print(json.dumps(fields), flush=True)
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ from consumer.events import JobFinished
 from consumer.health import Health
 from consumer.ports import Outgoing, Received
 from consumer.refusals import RefusalLimit
-from consumer.settings import CoordinatorSettings, ModelSettings, Settings, TopicSettings
+from consumer.settings import CoordinatorSettings
 from consumer.work import JobReceived
 from tests.fuzz.case import Case
 from tests.integration.memory_system import RECORDINGS, MemorySystem
@@ -32,41 +32,35 @@ class _System(MemorySystem):
         return RefusalLimit(role, Health(60, 60), 0, 60.0)
 
 
-def _settings() -> Settings:
-    return Settings(
-        models=ModelSettings(allowed=("tiny",)),
-        topics=TopicSettings(state_partitions=2, work_partitions=2),
-        coordinator=CoordinatorSettings(retry_base_s=0.01, retry_max_s=0.02),
-    )
-
-
 class World:
     """Takes one case after the other. What it raises, a worker would have died of."""
 
-    def __init__(self, limit_s: float = LIMIT_S) -> None:
-        self._limit_s = limit_s
-        self._system = _System(settings=_settings())
+    def __init__(self) -> None:
+        self._system = _System()
+        at_once = CoordinatorSettings(retry_base_s=0.01, retry_max_s=0.02)
+        self._system.settings = self._system.settings.model_copy(update={"coordinator": at_once})
         self._system.start()
         self._letters = _Tail(self._system, Topic.DEAD_LETTERS)
         self._events = _Tail(self._system, Topic.JOB_EVENTS)
         self._results = _Tail(self._system, Topic.RESULTS)
         self._ended: dict[str, str] = {}
-        self._job_id = ""
+        self._job_id: str | None = None
+        """Of the case, as soon as intake has said it."""
 
     def outcome_of(self, case: Case) -> str:
         """A code: of the dead letter, or of how the job ended. Raises NoOutcome, or what ended a loop."""
-        system = self._system
+        system, self._job_id = self._system, None
         system.store.put(RECORDINGS, "a", case.recording)
         system.broker.clock_ms = int(time.time() * 1000) if case.timestamp_ms is None else case.timestamp_ms
         sent = system.broker.append(Outgoing(system.post.topic(Topic(case.topic)), case.key, case.value, case.headers))
-        deadline_s = time.monotonic() + self._limit_s
+        deadline_s = time.monotonic() + LIMIT_S
         while True:
             for loop in system.loops:
                 loop.turn()
             if self._is_quiet() and (outcome := self._outcome(sent)):
                 return outcome
             if time.monotonic() > deadline_s:
-                raise NoOutcome(f"none after {self._limit_s:g} s")
+                raise NoOutcome(f"none after {LIMIT_S:g} s")
             time.sleep(0.0005)  # lets the worker threads run
 
     def _is_quiet(self) -> bool:
@@ -82,9 +76,10 @@ class World:
             return f"parked: {text_of(letter, CODE)}"
         if sent.topic == self._system.post.topic(Topic.CONTROL):
             return "control taken"
-        job_id = next((one.job_id for one in self._received() if _is_of(one, sent)), None)
-        self._job_id = job_id or self._job_id
-        return self._ended.get(self._job_id)
+        for one in self._received():
+            if _is_of(one, sent):
+                self._job_id = one.job_id
+        return self._ended.get(self._job_id) if self._job_id else None
 
     def _received(self) -> Iterator[JobReceived]:
         """What intake has passed on."""

@@ -11,10 +11,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
-from consumer.audio.decoders import SHARED, START
+from consumer.audio.decoders import SHARED
 from consumer.functions.plan import Plan
 from tests.fuzz.case import Case
 from tests.fuzz.recordings import ASKED
+from tests.wrong_decoders import program_with
 
 if TYPE_CHECKING:
     from tests.fuzz.world import World
@@ -53,7 +54,6 @@ def wrong(link, order):
 decoder_process.decode = wrong
 """
 _UNCONFINED: Final = "decoder_process.confine = lambda *_: ()\n"
-_LEAD: Final = "from consumer.audio.decoder_server import main"
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def build(wrong: Wrong, world: World) -> Iterator[None]:
     elif wrong in (Wrong.DECODER_LOOKS, Wrong.DECODER_CALLS):
         deed = _PATCH.format(deed=LOOKS if wrong is Wrong.DECODER_LOOKS else CALLS)
         patch = deed + (_UNCONFINED if wrong is Wrong.DECODER_CALLS else "")
-        with mock.patch.object(SHARED, "_program", START.replace(_LEAD, patch + _LEAD)):
+        with mock.patch.object(SHARED, "_program", program_with(patch)):
             SHARED.close()  # the next order starts another server
             world.outcome_of(Case(("warm-up",), b"fLaC", ASKED))
             yield

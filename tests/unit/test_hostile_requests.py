@@ -33,6 +33,7 @@ from consumer.functions.intake import Intake
 from consumer.ports import Headers, Received
 from consumer.requests import RequestRead
 from consumer.wire import MAX_VALUE_BYTES, SINGLE_OBJECT, Codec
+from tests.avro_numbers import varint
 from tests.strategies import job_requests
 
 CODEC = Codec(None, "tests")
@@ -209,16 +210,6 @@ def test_a_recording_whose_name_is_dangerous_is_no_job_and_is_not_repeated(key: 
 
 
 # ── Avro ────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def varint(number: int) -> bytes:
-    """An Avro long: zigzag, seven bits a byte."""
-    number = (number << 1) ^ (number >> 63)
-    out = bytearray()
-    while number > 0x7F or number < 0:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
 
 
 def avro(request: JobRequested) -> bytes:

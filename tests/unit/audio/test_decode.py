@@ -11,7 +11,7 @@ import pytest
 
 from consumer.audio import decode as decode_module
 from consumer.audio.decode import decode
-from consumer.audio.decoders import START, Decoders
+from consumer.audio.decoders import Decoders
 from consumer.audio.sniff import MP3, WAV, sniff
 from consumer.errors import (
     DecoderCrashed,
@@ -27,6 +27,7 @@ from consumer.settings import LimitSettings
 from tests import media
 from tests.fuzz.pieces import pieces_of
 from tests.unit.audio.sources import BytesSource, decode_all, read_out
+from tests.wrong_decoders import program_with
 
 
 class TestAFileWithItsIndexAtTheEnd:
@@ -115,7 +116,7 @@ class TestTheDecoderProcess:
     def test_says_once_which_walls_its_machine_lacks(self, caplog: pytest.LogCaptureFixture) -> None:
         hidden = "import sys\nsys.modules['landlockpy'] = sys.modules['pyseccomp'] = None\n"
         decode_module._tell_once.cache_clear()
-        with contextlib.closing(Decoders(hidden + START)) as bare:
+        with contextlib.closing(Decoders(program_with(hidden))) as bare:
             for _ in range(2):
                 with decode(BytesSource(media.wav(media.tone(1))), WAV, LimitSettings(), bare) as decoding:
                     assert len(read_out(decoding).samples) == 16_000
@@ -134,9 +135,8 @@ class TestTheDecoderProcess:
 
     def test_that_comes_upon_a_bug_says_which(self) -> None:
         wrong = "from consumer.audio import decoder_process\ndecoder_process.decode = lambda link, order: 1 / 0\n"
-        lead = "from consumer.audio.decoder_server import main"
         with (
-            contextlib.closing(Decoders(START.replace(lead, wrong + lead))) as decoders,
+            contextlib.closing(Decoders(program_with(wrong))) as decoders,
             pytest.raises(DecoderCrashed, match="ZeroDivisionError: division by zero"),
             decode(BytesSource(media.wav(media.tone(1))), WAV, LimitSettings(), decoders),
         ):

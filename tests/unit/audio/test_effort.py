@@ -12,13 +12,14 @@ import pytest
 
 from consumer.audio import effort
 from consumer.audio.decode import decode
-from consumer.audio.decoders import START, Decoders
+from consumer.audio.decoders import Decoders
 from consumer.audio.effort import Effort
 from consumer.audio.sniff import WAV
 from consumer.errors import DecoderLimit
 from consumer.settings import LimitSettings
 from tests import media
 from tests.unit.audio.sources import BytesSource, read_out
+from tests.wrong_decoders import program_with
 
 
 class Hours:
@@ -96,7 +97,7 @@ def slowly(blocks, *rest):
 {how}
 decoder_process.gathered = slowly
 """
-    return Decoders(START.replace("sys.exit(main", patch + "sys.exit(main"))
+    return Decoders(program_with(patch))
 
 
 WORKS = """

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from consumer.audio.decode import decode
-from consumer.audio.decoders import START, Decoders
+from consumer.audio.decoders import Decoders
 from consumer.audio.protocol import Kind
 from consumer.audio.sniff import MediaType
 from consumer.errors import DecoderCrashed, UnreadableAudio
 from consumer.settings import LimitSettings
 from tests import media
 from tests.unit.audio.sources import BytesSource, Decoded, read_out
+from tests.wrong_decoders import program_with
 
 ORDERED = """
 from consumer.audio import decoder_process
@@ -40,8 +41,7 @@ def short(lie: object) -> str:
 
 @pytest.fixture(scope="module")
 def liars() -> Iterator[Decoders]:
-    marker = "from consumer.audio.decoder_server import main"
-    with contextlib.closing(Decoders(START.replace(marker, ORDERED + marker))) as decoders:
+    with contextlib.closing(Decoders(program_with(ORDERED))) as decoders:
         yield decoders
 
 
