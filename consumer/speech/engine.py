@@ -36,6 +36,8 @@ WARM_LANGUAGE = "en"
 """The aligner that is loaded before the first job; the others come with their first job."""
 STAGE_WEIGHTS: dict[Stage, float] = {"transcribe": 3.0, "align": 1.0, "diarize": 2.0}
 """How long the stages take, roughly; only the progress bar depends on it."""
+GIVE_BACK_INTERVAL_S = 0.3
+"""On the CPU freed memory is given back within a stage too, at most this often: each time takes 8 ms."""
 
 
 class SpeechEngine:
@@ -253,17 +255,23 @@ class ChunkRun:
         total = sum(STAGE_WEIGHTS[one] for one in wanted)
         before = sum(STAGE_WEIGHTS[one] for one in wanted[: wanted.index(stage)])
 
-        def progress(share: float) -> None:
-            if self._loaded.device.kind == "cpu":
-                give_back()  # after every batch or window: what it freed would stand below the next one's peak
+        def tell(share: float) -> None:
             self._progress((before + share * STAGE_WEIGHTS[stage]) / total)
 
-        progress(0.0)
-        started_s = self._clock()
+        tell(0.0)
+        started_s = given_back_s = self._clock()
+
+        def progress(share: float) -> None:
+            nonlocal given_back_s
+            if self._loaded.device.kind == "cpu" and self._clock() - given_back_s >= GIVE_BACK_INTERVAL_S:
+                give_back()  # of this batch or window: it would stand below the next one's peak
+                given_back_s = self._clock()
+            tell(share)
+
         yield progress
         give_back()
         self._spent_s[f"{stage}_s"] = self._clock() - started_s
-        progress(1.0)
+        tell(1.0)
 
 
 def _heard(window: Window, text: Text) -> Heard:
