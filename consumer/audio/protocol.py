@@ -135,6 +135,14 @@ class Verdict:
     reason: str
 
 
+class CannotDecode(Exception):
+    """The verdict: which error the parent raises, and why."""
+
+    def __init__(self, error: str, reason: str) -> None:
+        super().__init__(reason)
+        self.verdict = Verdict(error, reason)
+
+
 def pack_order(order: Order) -> bytes:
     return json.dumps(asdict(order)).encode()
 

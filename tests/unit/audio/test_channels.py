@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from consumer.audio.chained import next_link
 from consumer.audio.decode import decode
-from consumer.audio.decoder_process import gathered, with_silent_channels
+from consumer.audio.decoder_process import gathered
 from consumer.audio.protocol import MAX_FRAME_BYTES, PCM_BLOCK_BYTES, Facts
+from consumer.audio.resampling import with_silent_channels
 from consumer.audio.sniff import sniff
 from consumer.errors import EmptyRecording, MissingTrack, NoSoundTrack, RecordingTooLong, TooManyChannels
 from consumer.settings import LimitSettings
