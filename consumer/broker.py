@@ -35,9 +35,9 @@ Marks = Mapping[int, Mark]
 
 @dataclass(frozen=True, slots=True)
 class Rebalance:
-    """What the inbox calls, from inside `poll`, when partitions come and go."""
+    """What the inbox calls, from inside `poll`, when partitions come and go. `assigned` is told where they begin."""
 
-    assigned: Callable[[set[int]], None]
+    assigned: Callable[[Marks], None]
     revoked: Callable[[set[int]], None]
     lost: Callable[[set[int]], None]
 
@@ -49,7 +49,15 @@ class Inbox(Protocol):
     def topic(self) -> str: ...
 
     def open(self, rebalance: Rebalance) -> None:
-        """Join the group. New partitions arrive un-paused: `assigned` pauses them where it must."""
+        """Join the group. New partitions arrive un-paused or paused: `assigned` says what they are to be."""
+        ...
+
+    @property
+    def awaits_positions(self) -> bool:
+        """Whether the group gave us partitions and does not tell where they begin; they are assigned once it does.
+
+        `poll` raises why not.
+        """
         ...
 
     def poll(self, timeout_s: float) -> Received | None:

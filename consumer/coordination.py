@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from consumer.audit import log_published
-from consumer.broker import Inbox, Mark, Outbox, PublishAborted, PublishInDoubt, Rebalance, Tail
+from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted, PublishInDoubt, Rebalance, Tail
 from consumer.contracts import CARRIED
 from consumer.coordinator.coordinator import STAGES, Coordinator, Outcome, Past
 from consumer.coordinator.policy import Park, Policy, Send
@@ -140,14 +140,16 @@ class Coordination:
         return {
             "role": ROLE,
             "assignment": sorted(self._partitions),
+            "awaits_positions": self._inbox.awaits_positions,
             "jobs": {p: len(held.coordinator.jobs) for p, held in self._partitions.items() if held.coordinator},
             "last_publish_error": self._last_error,
         }
 
     # ── partitions come and go ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _assigned(self, partitions: set[int]) -> None:
+    def _assigned(self, marks: Marks) -> None:
         """Paused until restored: no event before the state that it belongs to."""
+        partitions = set(marks)
         for partition in partitions:
             self._partitions[partition] = _Partition()
         self._inbox.pause(partitions)
@@ -171,13 +173,14 @@ class Coordination:
 
     def _restore_new(self) -> None:
         unrestored = [p for p, held in self._partitions.items() if held.coordinator is None]
-        if unrestored:
+        if unrestored or self._inbox.awaits_positions:
             self._outbox.settle()  # what we left in doubt is decided before anybody reads what it wrote
         for partition in unrestored:
             if partition in self._partitions:  # still: polling in between may have taken it away
                 self._restore(partition)
                 self._health.poll_seen(ROLE)
-        self._health.set_ready(CONDITION, True)
+        if not self._inbox.awaits_positions:
+            self._health.set_ready(CONDITION, True)
 
     def _restore(self, partition: int) -> None:
         """Committed offset first, then the state up to its end: what is read again is applied again, never lost."""
@@ -214,7 +217,13 @@ class Coordination:
     def _batch(self) -> Iterator[Received]:
         """Records that are there now; waits only for the first."""
         for number in range(MAX_BATCH):
-            record = self._inbox.poll(POLL_S if number == 0 else 0.0)
+            try:
+                record = self._inbox.poll(POLL_S if number == 0 else 0.0)
+            except BrokerUnavailable as error:
+                if not self._inbox.awaits_positions:
+                    raise
+                self._health.set_ready(CONDITION, False, error.message)  # and what is restored goes on
+                return
             if record is None:
                 return
             yield record
@@ -328,7 +337,6 @@ class Coordination:
         for record in records:
             self._metrics.records_published.labels(record.topic).inc()
         log_published(records)
-        self._health.set_ready(CONDITION, True)
         self._committed(moved)
         return True
 

@@ -142,6 +142,7 @@ class Loop:
             "role": self._handler.role,
             "draining": self._stopping.is_set(),
             "assignment": {lane.inbox.topic: sorted(lane.ledgers) for lane in self._lanes},
+            "awaits_positions": [lane.inbox.topic for lane in self._lanes if lane.inbox.awaits_positions],
             "paused": {lane.inbox.topic: "hand-off is full" for lane in self._lanes if lane.paused},
             "in_work": [
                 f"{t.record.topic}[{t.record.partition}]@{t.record.offset} begun {t.number} times" for t in self._tasks
@@ -194,30 +195,22 @@ class Loop:
 
     def _rebalance(self, lane: Lane) -> Rebalance:
         return Rebalance(
-            assigned=lambda partitions: self._assigned(lane, partitions),
+            assigned=lambda marks: self._assigned(lane, marks),
             revoked=lambda partitions: self._revoked(lane, partitions),
             lost=lambda partitions: self._lost(lane, partitions),
         )
 
-    def _assigned(self, lane: Lane, partitions: set[int]) -> None:
-        """New partitions arrive un-paused whatever the others are: say explicitly what they are to be."""
-        for partition in partitions:
+    def _assigned(self, lane: Lane, marks: Marks) -> None:
+        """Some arrive paused and some not, whatever the others are: say explicitly what they are to be."""
+        partitions = set(marks)
+        for partition, mark in marks.items():
             lane.ledgers[partition] = Ledger()
-            lane.begun[partition] = {}
+            lane.take_over(partition, mark.note)
         if lane.paused:
             lane.inbox.pause(partitions)
         else:
             lane.inbox.resume(partitions)
-        for partition, mark in self._committed(lane, partitions).items():
-            lane.take_over(partition, mark.note)
         self._count_rebalance("assigned", lane, partitions)
-
-    def _committed(self, lane: Lane, partitions: set[int]) -> Marks:
-        try:
-            return lane.inbox.committed(partitions)
-        except BrokerUnavailable as error:
-            log.info("Attempt marks cannot be read now", extra={"topic": lane.inbox.topic, "reason": str(error)})
-            return {}
 
     def _revoked(self, lane: Lane, partitions: set[int]) -> None:
         """Still ours until we return: wait a little for what runs, publish what is finished, give the rest back."""
@@ -296,6 +289,8 @@ class Loop:
             lane.ask_at = self._clock() + ASK_AGAIN_S
             return None
         self._health.poll_seen(self._handler.role)
+        if lane.inbox.awaits_positions:  # not ready, and `poll` has said why
+            return record
         if record is not None or self._is_due(lane):
             there = record is not None or lane.inbox.is_answered()
             lane.ask_at = self._clock() + (SILENCE_S if there else ASK_AGAIN_S)

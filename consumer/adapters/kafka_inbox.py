@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from consumer.adapters.kafka_client import (
     CLIENT_LOG,
@@ -17,6 +17,7 @@ from consumer.adapters.kafka_client import (
     positions_of,
     received,
 )
+from consumer.adapters.kafka_positions import Unplaced
 from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, not_allowed, open_client
 from consumer.broker import Mark, Marks, PublishAborted, Rebalance
 from consumer.errors import BrokenWorker, BrokerUnavailable, MissingTopic, NotAuthorized
@@ -45,27 +46,63 @@ class KafkaInbox:
         """When notes were sent that were not answered yet, by partition."""
         self._starts: dict[int, int] = {}
         """Where partitions that were not read yet begin, as far as somebody asked."""
+        self._rebalance = Rebalance(lambda _: None, lambda _: None, lambda _: None)
+        self._settings = settings
+        self._unplaced = Unplaced(self._asked_aside)
 
     @property
     def topic(self) -> str:
         return self._topic
 
     def open(self, rebalance: Rebalance) -> None:
-        def on_assign(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            consumer.incremental_assign(partitions)
-            rebalance.assigned({p.partition for p in partitions})
+        self._rebalance = rebalance
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
 
-        def on_revoke(_: Consumer, partitions: list[TopicPartition]) -> None:
-            rebalance.revoked({p.partition for p in partitions})
-            self._forget_notes(partitions)
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """They begin where the group says. Until it does, they are held still at a place that nobody reads from."""
+        new = {p.partition for p in partitions}
+        try:
+            marks = self._asked(self._consumer, new, min(ANSWER_S, self._timeout_s)) if new else {}
+        except BrokerUnavailable as error:
+            extra = {"topic": self._topic, "partitions": sorted(new), "reason": error.message}
+            log.info("The group does not tell yet where partitions begin", extra=extra)
+            consumer.incremental_assign([TopicPartition(self._topic, p, 0) for p in sorted(new)])
+            self.pause(new)
+            self._unplaced.add(new, error)
+            return
+        consumer.incremental_assign([TopicPartition(self._topic, p, _start(marks[p])) for p in sorted(new)])
+        self._rebalance.assigned(marks)
 
-        def on_lost(_: Consumer, partitions: list[TopicPartition]) -> None:
-            rebalance.lost({p.partition for p in partitions})
-            self._forget_notes(partitions)
+    def _on_revoke(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._gone(partitions, self._rebalance.revoked)
 
-        self._consumer.subscribe([self._topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_lost)
+    def _on_lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._gone(partitions, self._rebalance.lost)
+
+    def _gone(self, partitions: list[TopicPartition], tell: Callable[[set[int]], None]) -> None:
+        gone = {p.partition for p in partitions}
+        self._unplaced.drop(gone)
+        tell(gone)
+        self._forget_notes(gone)
+
+    def _place(self) -> None:
+        """Hand over those of whose position the group has told by now."""
+        marks = dict(self._unplaced.told())
+        for partition, mark in marks.items():
+            self.seek(partition, _start(mark))
+        if marks:
+            self._unplaced.drop(set(marks))
+            self._rebalance.assigned(marks)
+
+    @property
+    def awaits_positions(self) -> bool:
+        return bool(self._unplaced)
 
     def poll(self, timeout_s: float) -> Received | None:
+        if self._unplaced:
+            self._place()
         message = self._consumer.poll(timeout_s)
         if message is None:
             self._raise_if_refused()
@@ -147,15 +184,32 @@ class KafkaInbox:
         return max(0, end - start) if end >= 0 else None
 
     def committed(self, partitions: set[int]) -> dict[int, Mark]:
+        return self._asked(self._consumer, partitions, self._timeout_s)
+
+    def _asked_aside(self, partitions: set[int]) -> dict[int, Mark]:
+        """By a client of its own: while a question is on its way, its client cannot poll (confluent-kafka 2.16.1)."""
+        asker = open_client(Consumer, consumer_config(self._settings, self._group), CLIENT_LOG)
+        try:
+            return self._asked(asker, partitions, self._timeout_s)
+        finally:
+            bounded(asker.close, REQUEST_TIMEOUT_S)
+
+    def _asked(self, client: Consumer, partitions: set[int], timeout_s: float) -> dict[int, Mark]:
         asked = [TopicPartition(self._topic, p) for p in sorted(partitions)]
         try:
-            found = self._consumer.committed(asked, timeout=self._timeout_s)
+            found = client.committed(asked, timeout=timeout_s)
         except KafkaException as exc:
-            if exc.args[0].code() in AUTHORIZATION:
-                raise self._not_allowed(exc.args[0]) from exc
-            raise BrokerUnavailable(f"asking for committed offsets of {self._topic}: {exc}") from exc
+            raise self._not_told(exc.args[0]) from exc
+        for error in (p.error for p in found):
+            if error is not None:
+                raise self._not_told(error)
         self._starts.update({p.partition: max(0, p.offset) for p in found})
         return {p.partition: Mark(p.offset if p.offset >= 0 else None, p.metadata or "") for p in found}
+
+    def _not_told(self, error: KafkaError) -> BrokerUnavailable:
+        if error.code() in AUTHORIZATION:
+            return self._not_allowed(error)
+        return BrokerUnavailable(f"asking for committed offsets of {self._topic}: {error.str()}")
 
     def commit(self, marks: Marks) -> None:
         positions = positions_of(self._topic, marks)
@@ -192,10 +246,10 @@ class KafkaInbox:
         for partition in partitions:
             del self._noted_at.get(partition.partition, [])[:1]
 
-    def _forget_notes(self, partitions: list[TopicPartition]) -> None:
+    def _forget_notes(self, partitions: set[int]) -> None:
         """The group has moved on, and refuses what is on its way."""
         for partition in partitions:
-            self._noted_at.pop(partition.partition, None)
+            self._noted_at.pop(partition, None)
 
     @property
     def group(self) -> str:
@@ -207,3 +261,7 @@ class KafkaInbox:
 
     def close(self, timeout_s: float) -> bool:
         return bounded(self._consumer.close, timeout_s)
+
+
+def _start(mark: Mark) -> int:
+    return OFFSET_BEGINNING if mark.offset is None else mark.offset

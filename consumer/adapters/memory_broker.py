@@ -111,6 +111,9 @@ class MemoryInbox:
         self.told_away = False
         self.noting: set[int] = set()
         """Partitions whose notes the test leaves unanswered."""
+        self.awaits_positions = False
+        self.tells_positions = True
+        """Whether the group answers the question for positions; the test may say no."""
 
     @property
     def topic(self) -> str:
@@ -162,6 +165,8 @@ class MemoryInbox:
         return sum(end - self._positions.get(p, 0) for p, end in ends.items()) if ends else None
 
     def committed(self, partitions: set[int]) -> dict[int, Mark]:
+        if not self.tells_positions:
+            raise BrokerUnavailable("no positions, says the test")
         return {p: self._state.committed.get(p, Mark(None)) for p in partitions}
 
     def commit(self, marks: Marks) -> None:
@@ -224,13 +229,23 @@ class MemoryInbox:
         self._assigned -= partitions
 
     def _take_over(self, partitions: set[int]) -> None:
-        """New partitions start at the committed offset and un-paused."""
+        """New partitions start at the committed offset and un-paused, once the group tells it."""
+        told, self.awaits_positions = self.awaits_positions, bool(partitions)
+        if not partitions:
+            return
+        try:
+            marks = self.committed(partitions)
+        except BrokerUnavailable:
+            if told:  # said once already, and what we have goes on
+                return
+            raise
+        self.awaits_positions = False
         self._assigned |= partitions
         self._paused -= partitions
         for partition in partitions:
-            self._positions[partition] = self._state.committed.get(partition, Mark(0)).offset or 0
-        if partitions and self._rebalance is not None:
-            self._rebalance.assigned(partitions)
+            self._positions[partition] = marks[partition].offset or 0
+        if self._rebalance is not None:
+            self._rebalance.assigned(marks)
 
 
 class MemoryOutbox:

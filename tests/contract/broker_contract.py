@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pytest
 
-from consumer.broker import Inbox, Mark, Outbox, PublishAborted, Rebalance, Tail
+from consumer.broker import Inbox, Mark, Marks, Outbox, PublishAborted, Rebalance, Tail
 from consumer.ports import Outgoing, Received
 
 PATIENCE_S = 30.0
@@ -30,15 +30,18 @@ class Watcher:
     def __init__(self, inbox: Inbox) -> None:
         self._inbox = inbox
         self.assigned: set[int] = set()
+        self.marks: dict[int, Mark] = {}
+        """Where each began, as it was told."""
         self.lost: list[set[int]] = []
         self.revoked: list[set[int]] = []
 
     def rebalance(self) -> Rebalance:
         return Rebalance(assigned=self._assigned, revoked=self._revoked, lost=self._lost)
 
-    def _assigned(self, partitions: set[int]) -> None:
-        self.assigned |= partitions
-        self._inbox.pause(partitions)
+    def _assigned(self, marks: Marks) -> None:
+        self.assigned |= set(marks)
+        self.marks = {**self.marks, **marks}
+        self._inbox.pause(set(marks))
 
     def _revoked(self, partitions: set[int]) -> None:
         self.revoked.append(partitions)
@@ -123,8 +126,8 @@ class BrokerContract:
         take(1, inbox)
         inbox.commit({0: Mark(0, "0:2")})
         inbox.close(5)
-        heir, _ = self.joined(lab)
-        assert heir.committed({0})[0] == Mark(0, "0:2")
+        heir, watcher = self.joined(lab)
+        assert heir.committed({0})[0] == watcher.marks[0] == Mark(0, "0:2")
         heir.close(5)
 
     def test_a_paused_partition_gives_nothing_and_a_resumed_one_goes_on(self, lab: Lab) -> None:
@@ -150,7 +153,8 @@ class BrokerContract:
         first, _second = take(2, inbox)
         inbox.commit({0: Mark(first.offset + 1)})
         inbox.close(5)
-        heir, _ = self.joined(lab)
+        heir, watcher = self.joined(lab)
+        assert watcher.marks == {0: Mark(first.offset + 1), 1: Mark(None)}
         assert take(1, heir)[0].value == b"2"
         heir.close(5)
 

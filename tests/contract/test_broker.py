@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 
 from consumer.adapters.kafka_inbox import KafkaInbox
 from consumer.adapters.kafka_outbox import PlainOutbox, TransactionalOutbox
 from consumer.adapters.kafka_tail import KafkaTail
 from consumer.adapters.memory_broker import MemoryBroker, MemoryInbox, MemoryOutbox, MemoryTail
-from consumer.broker import Inbox
+from consumer.broker import Inbox, Mark
 from consumer.errors import BrokerUnavailable, Fenced, Misconfigured
 from consumer.ports import Outgoing
 from consumer.settings import KafkaSettings
 from demo.embedded.broker import CLIENT_SETTINGS, EmbeddedBroker
-from tests.contract.broker_contract import OUT, PATIENCE_S, WORK, BrokerContract, Lab, TransactionContract, Watcher
+from tests.contract.broker_contract import (
+    OUT,
+    PATIENCE_S,
+    WORK,
+    BrokerContract,
+    Lab,
+    TransactionContract,
+    Watcher,
+    poll_until,
+    take,
+)
 from tests.servers.kafka import Kafka, own_kafka
 
 
@@ -70,6 +81,16 @@ class KafkaLab:
         return KafkaTail(self.settings, self.topic(name))
 
 
+def poll_in_spite_of_failures(condition: Callable[[], bool], *inboxes: Inbox) -> None:
+    """What loops do: a failure is worth another call."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"not reached within {PATIENCE_S} s"
+        for inbox in inboxes:
+            with contextlib.suppress(BrokerUnavailable):
+                inbox.poll(0.05)
+
+
 @pytest.mark.servers
 class TestKafka(TransactionContract):
     @pytest.fixture(params=["classic", "consumer"])
@@ -100,6 +121,60 @@ class TestKafka(TransactionContract):
         with pytest.raises(Fenced):
             first.publish([Outgoing(lab.topic(OUT), b"k", b"3")], [])
         assert [record.value for record in lab.tail(OUT).read_to_end(0, 30)] == [b"1", b"2"]
+
+    def test_a_position_that_a_transaction_holds_back_is_told_when_that_has_ended(self, lab: KafkaLab) -> None:
+        """A worker was killed while it published: its heir must neither begin elsewhere nor wait for ever."""
+        self.fill(lab, b"1", b"2")
+        inbox, _ = self.joined(lab)
+        first, _ = take(2, inbox)
+        assert isinstance(inbox, KafkaInbox)
+        open_one = Producer({"bootstrap.servers": lab.settings.bootstrap_servers, "transactional.id": inbox.group})
+        open_one.init_transactions(30)
+        open_one.begin_transaction()
+        position = TopicPartition(lab.topic(WORK), 0, first.offset + 1)
+        open_one.send_offsets_to_transaction([position], inbox.group_metadata(), 30)
+        inbox.close(5)
+
+        heir = lab.inbox(WORK)
+        watcher = Watcher(heir)
+        heir.open(watcher.rebalance())
+        with pytest.raises(BrokerUnavailable, match="committed offsets of"):
+            poll_until(lambda: False, heir)
+        assert (watcher.assigned, heir.awaits_positions) == (set(), True)
+        assert [heir.poll(0.1) for _ in range(5)] == [None] * 5, "polled on while the question is on its way"
+        open_one.commit_transaction(30)
+        poll_in_spite_of_failures(lambda: not heir.awaits_positions, heir)
+        assert watcher.marks == {0: Mark(first.offset + 1), 1: Mark(None)}
+        heir.resume({0, 1})
+        assert take(1, heir)[0].value == b"2"
+        self.fill(lab, b"3", partition=1)
+        assert take(1, heir)[0].value == b"3"
+        heir.close(5)
+
+    def test_a_partition_that_goes_before_its_position_is_told_is_nobodys_loss(
+        self, lab: KafkaLab, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.fill(lab, b"1")
+        inbox = lab.inbox(WORK)
+        watcher = Watcher(inbox)
+
+        def no_answer(*_: object) -> dict[int, Mark]:
+            raise BrokerUnavailable("says the test")
+
+        monkeypatch.setattr(inbox, "_asked", no_answer)
+        inbox.open(watcher.rebalance())
+        with pytest.raises(BrokerUnavailable, match="says the test"):
+            poll_until(lambda: False, inbox)
+        second = lab.inbox(WORK)
+        other = Watcher(second)
+        second.open(other.rebalance())
+        poll_in_spite_of_failures(lambda: len(other.assigned) == 1, inbox, second)
+        inbox.close(5)
+        poll_until(lambda: other.assigned == {0, 1}, second)
+        second.resume({0, 1})
+        assert take(1, second)[0].value == b"1"
+        assert watcher.assigned == set()
+        second.close(5)
 
     def test_a_missing_topic_is_said_with_what_to_do(self, lab: KafkaLab) -> None:
         with pytest.raises(Misconfigured, match="topics create"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but not exported explicitly
     AclBindingFilter,
     AclOperation,
@@ -26,7 +26,7 @@ from consumer.adapters.kafka_inbox import KafkaInbox
 from consumer.adapters.kafka_outbox import TransactionalOutbox
 from consumer.adapters.kafka_tail import KafkaTail
 from consumer.bootstrap import Role
-from consumer.broker import Rebalance
+from consumer.broker import Mark, Rebalance
 from consumer.core.layout import Topic
 from consumer.errors import BrokenWorker, NotAuthorized
 from consumer.exit_codes import ExitCode
@@ -258,6 +258,41 @@ def test_a_member_of_the_new_protocol_that_loses_its_group_says_so_and_ends(yard
 
     with pytest.raises(BrokenWorker, match=f"Read on group {group};"):
         yard.system.wait(ended)
+    inbox.close(5.0)
+
+
+def test_a_group_whose_right_is_taken_away_as_it_gives_partitions_gives_them_once_it_is_back(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """librdkafka would ask for their positions once, and then keep them without a record for as long as it lives."""
+    group, began = f"{yard.system.prefix}plan.plan-work", dict[int, Mark]()
+    inbox = KafkaInbox(yard.kafka("plan"), yard.topic(Topic.PLAN_WORK), group)
+    ask = inbox._asked
+
+    def refused_at_first(client: Consumer, partitions: set[int], timeout_s: float) -> dict[int, Mark]:
+        monkeypatch.setattr(inbox, "_asked", ask)
+        yard.close()
+        while True:  # until the broker has heard of it
+            ask(client, partitions, timeout_s)
+
+    monkeypatch.setattr(inbox, "_asked", refused_at_first)
+    inbox.open(Rebalance(began.update, lambda _: None, lambda _: None))
+
+    def is_told() -> bool:
+        with suppress(NotAuthorized):
+            inbox.poll(0.2)
+        return bool(began)
+
+    with pytest.raises(NotAuthorized, match=f"Read on group {group};"):
+        yard.system.wait(lambda: inbox.poll(0.2) is not None)
+    assert inbox.awaits_positions
+    assert yard.service("", "topics", "acls", "--apply") == ExitCode.OK
+    yard.system.wait(is_told)
+    assert set(began) == {0, 1}
+    inbox.resume({0, 1})
+    yard.system._sender.produce(yard.topic(Topic.PLAN_WORK), b"work")
+    assert yard.system._sender.flush(PATIENCE_S) == 0
+    yard.system.wait(lambda: inbox.poll(0.2) is not None)
     inbox.close(5.0)
 
 

@@ -321,3 +321,23 @@ def test_a_results_bucket_that_is_missing_ends_no_coordinator_and_loses_no_reque
     finish(cluster, coordinator)
     assert [(result.job_id, result.status) for result in cluster.results()] == [("job", JobStatus.COMPLETED)]
     assert coordinator._health.live().ok
+
+
+def test_a_partition_whose_position_is_not_told_holds_up_only_itself() -> None:
+    cluster = Cluster()
+    coordinator, inbox = cluster.coordinator()
+    other, leaving = cluster.coordinator()
+    cluster.turn(coordinator, other)
+    cluster.tell(*(requested(f"job-{number}") for number in range(8)))
+    leaving.close(1.0)
+    inbox.tells_positions = False
+    cluster.turn(coordinator, times=10)
+    planned = cluster.seen(Topic.PLAN_WORK, PlanWork)
+    assert 0 < len(planned) < 8
+    assert coordinator.describe()["awaits_positions"]
+    assert not coordinator._health.ready().ok
+    assert cluster.value("rebalances_total", kind="assigned") == 2, "nothing was started over"
+    inbox.tells_positions = True
+    finish(cluster, coordinator)
+    assert {result.job_id for result in cluster.results()} == {f"job-{number}" for number in range(8)}
+    assert coordinator._health.ready().ok
