@@ -1,0 +1,167 @@
+"""A long MP4 in windows sounds as FFmpeg lets it sound as a whole, to the last bit."""
+
+from __future__ import annotations
+
+import functools
+import io
+import random
+import struct
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from consumer.audio import decode as decode_module
+from consumer.audio.decoder_process import Decoding
+from consumer.audio.mp4_boxes import Unusual
+from consumer.audio.mp4_index import _taken_apart
+from consumer.audio.opening import opened
+from consumer.audio.protocol import CannotDecode, Ending, Facts, Order
+from consumer.audio.resampling import ChannelResampler, Resampler
+from tests import media
+from tests.unit.audio.sources import BytesSource, decode_all
+
+WHOLE = 1 << 30
+"""Packets at a time: more than there are."""
+SECONDS = 12.0
+
+
+def sound(rate_hz: int = 48_000, channels: int = 1, seconds: float = SECONDS) -> media.Signal:
+    """A tone that rises, in noise: no two places of it sound alike."""
+    at = np.arange(int(seconds * rate_hz)) / rate_hz
+    rising = 0.4 * np.sin(2 * np.pi * (200 + 80 * at) * at)
+    noise = np.random.default_rng(1).normal(0, 0.05, (channels, len(at)))
+    return (rising + noise).astype(np.float32)
+
+
+class Heard:
+    """What comes out of an MP4 whose index is given to FFmpeg so many packets at a time."""
+
+    def __init__(self, data: bytes, at_once: int, track: int | None = None, by_channel: bool = False) -> None:
+        order = Order(len(data), "mov", 1 << 30, 60, track=track, packets_at_once=at_once)
+        container, stream, self.facts, windows = opened(io.BytesIO(data), order)
+        with container:
+            resampler = ChannelResampler(self.facts.channels) if by_channel else Resampler()
+            decoding = Decoding(container, stream, resampler, windows=windows)
+            self.pcm = b"".join(decoding.pcm())
+            self.ending: Ending = decoding.ending(self.facts)
+        self.in_windows = windows is not None
+
+
+def mp4(codec: str, container: str = "mp4", rate_hz: int = 48_000, channels: int = 1, **options: str) -> bytes:
+    return media.encode(sound(rate_hz, channels), rate_hz, container, codec, options=options or None)
+
+
+FILES: dict[str, Callable[[], bytes]] = {
+    "aac, index at the end": lambda: mp4("aac", "ipod"),
+    "aac, index in front": lambda: mp4("aac", movflags="+faststart"),
+    "aac, stereo": lambda: mp4("aac", rate_hz=44_100, channels=2),
+    "aac, quicktime": lambda: mp4("aac", "mov"),
+    "aac, no edit list": lambda: mp4("aac", use_editlist="0"),
+    "aac, beside a picture": lambda: media.encode(sound(), 48_000, "mp4", "aac", picture=True),
+    "alac": lambda: mp4("alac", "ipod"),
+    "opus": lambda: mp4("libopus"),
+    "mp3": lambda: mp4("libmp3lame"),
+    "ac3, packets of one size": lambda: mp4("ac3"),
+    "two sound tracks": lambda: media.tracks([sound(16_000), sound(16_000, seconds=8.0)[:, ::-1]], "mp4", "aac"),
+    "one chunk for all": lambda: in_one_chunk(mp4("aac", "ipod")),
+}
+
+
+def in_one_chunk(data: bytes) -> bytes:
+    """The packets lie one behind the other anyway; as the index is at the end, it may be of another length."""
+    at = data.rindex(b"stsc") - 4
+    (length,) = struct.unpack_from(">I", data, at)
+    runs = data[at + 16 : at + length]
+    packets = struct.unpack_from(">I", data, data.rindex(b"stsz") + 12)[0]
+    one = struct.pack(">III", 1, packets, 1) + runs[12:]  # of the other runs, the count below leaves nothing
+    data = data[: at + 12] + struct.pack(">I", 1) + one + data[at + length :]
+    chunks = data.rindex(b"stco") + 8
+    return data[:chunks] + struct.pack(">I", 1) + data[chunks + 4 :]
+
+
+@pytest.mark.parametrize("at_once", [7, 64, 130])
+@pytest.mark.parametrize("name", FILES)
+def test_windows_sound_as_the_whole(name: str, at_once: int) -> None:
+    data = FILES[name]()
+    whole, windows = Heard(data, WHOLE), Heard(data, at_once)
+    assert (whole.in_windows, windows.in_windows) == (False, True)
+    assert windows.pcm == whole.pcm
+    assert windows.ending == whole.ending == Ending()
+    assert _but_length(windows.facts) == _but_length(whole.facts)
+    assert windows.facts.duration_hint_s == pytest.approx(whole.facts.duration_hint_s, abs=0.002)
+
+
+def _but_length(facts: Facts) -> list[object]:
+    return [facts.codec, facts.channels, facts.sample_rate_hz, facts.hint_is_exact, facts.track, facts.tracks]
+
+
+@pytest.mark.parametrize("track", [0, 1])
+def test_the_track_that_is_asked_for_is_heard_to_its_end(track: int) -> None:
+    data = FILES["two sound tracks"]()
+    windows = Heard(data, 20, track=track)
+    assert windows.pcm == Heard(data, WHOLE, track=track).pcm
+    assert len(windows.pcm) == pytest.approx((SECONDS, 8.0)[track] * 32_000, abs=32_000 * 0.1)
+
+
+def test_channels_are_kept_apart_over_windows() -> None:
+    data = FILES["aac, stereo"]()
+    assert Heard(data, 33, by_channel=True).pcm == Heard(data, WHOLE, by_channel=True).pcm
+
+
+def test_a_file_that_breaks_off_is_heard_to_there_and_says_so() -> None:
+    data = FILES["aac, index in front"]()
+    cut = data[: len(data) * 2 // 3]
+    whole, windows = Heard(cut, WHOLE), Heard(cut, 50)
+    assert windows.in_windows
+    assert windows.ending.broken_off
+    assert len(windows.pcm) == pytest.approx(len(whole.pcm), abs=2 * 1024)
+    assert len(windows.pcm) > 200_000
+
+
+UNUSUAL: dict[str, tuple[Callable[[], bytes], str]] = {
+    "fragments": (lambda: mp4("aac", movflags="+frag_keyframe+empty_moov", frag_duration="1000000"), "fragments"),
+    "samples as they are": (lambda: mp4("pcm_s16le", "mov"), "samples as they are"),
+    "short": (lambda: media.encode(sound(seconds=0.5), 48_000, "ipod", "aac"), "short"),
+    "no sound": (lambda: media.silent_film(), "none or too many sound tracks"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_is_unusual_is_left_to_ffmpeg(name: str) -> None:
+    make, reason = UNUSUAL[name]
+    data = make()
+    with pytest.raises(Unusual, match=reason):
+        _taken_apart(io.BytesIO(data), len(data), 50)
+    if name != "no sound":
+        assert Heard(data, 50).pcm == Heard(data, WHOLE).pcm
+
+
+def test_a_spoiled_index_ends_in_sound_or_a_verdict() -> None:
+    """Beside `make fuzz`, which has its windows short as well: here bits of the index alone are turned."""
+    random_bits = random.Random(1)
+    data = media.encode(sound(16_000, seconds=4.0), 16_000, "ipod", "aac")
+    index = data.index(b"moov")
+    outcomes = {"windows": 0, "whole": 0, "verdict": 0}
+    for _ in range(150):
+        spoiled = bytearray(data)
+        for _ in range(random_bits.choice((1, 2, 4))):
+            spoiled[random_bits.randrange(index, len(data))] ^= 1 << random_bits.randrange(8)
+        try:
+            heard = Heard(bytes(spoiled), 10)
+        except CannotDecode:
+            outcomes["verdict"] += 1
+        except MemoryError:  # to be had without windows too: FFmpeg's word for a table that is too long
+            outcomes["verdict"] += 1
+        else:
+            outcomes["windows" if heard.in_windows else "whole"] += 1
+    assert min(outcomes.values()) >= 3, outcomes
+
+
+def test_the_confined_process_decodes_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = BytesSource(FILES["aac, beside a picture"]())
+    whole = decode_all(data)
+    monkeypatch.setattr(decode_module, "Order", functools.partial(Order, packets_at_once=40))
+    windows = decode_all(data)
+    assert np.array_equal(windows.samples, whole.samples)
+    assert windows.warnings == whole.warnings == ()
