@@ -226,6 +226,8 @@ class CleanupWork(Event):
     """The recording as it was pinned, to be deleted too; null: it stays. Given only when the run has completed."""
     ended_at: Instant | None = None
     """When the run ended (UTC): what was written later under the recording's key is another recording."""
+    modified_at: Instant | None = None
+    """When the recording was written, by the store's clock (UTC); null: its plan did not say."""
 
 
 # ── functions → coordinator ─────────────────────────────────────────────────────────────────────────────────────────
@@ -252,6 +254,8 @@ class PlanStarted(Event):
     """Length by the header, in seconds: a hint for progress; null when it has none."""
     streams: int = Field(default=1, ge=1)
     """Channels that are transcribed apart; 1 when all are mixed."""
+    modified_at: Instant | None = None
+    """When the recording was written, by the store's clock (UTC)."""
 
 
 class ChunkPlanned(Event):

@@ -73,6 +73,8 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
     if event.epoch != state.plan_epoch:
         return Step(state)
     state, noted = _note_reading(state, event.epoch, "ok", now_s)
+    if state.modified_at_s is None and event.modified_at is not None:
+        state = state.changed(modified_at_s=event.modified_at.timestamp())
     if state.etag is None:
         pinned = state.changed(
             etag=event.etag,
@@ -418,6 +420,7 @@ def ask_for_cleanup(state: JobState) -> Step:
         work_run=state.work_run,
         recording=_to_delete(state),
         ended_at=instant(state.finished_at_s or 0.0),
+        modified_at=instant(state.modified_at_s) if state.modified_at_s is not None else None,
     )
     return Step(asked, (Send(Topic.CLEANUP_WORK, work, state.traceparent),))
 

@@ -99,6 +99,8 @@ class JobState(BaseModel):
     plan_started_at_s: float | None = None
     etag: str | None = None
     version_id: str | None = None
+    modified_at_s: float | None = None
+    """When the recording was written, as the first plan of this run found it."""
     duration_hint_s: float | None = None
     read_epoch: int = 0
     """The newest plan whose reading of the recording is in the audit trail."""

@@ -324,6 +324,7 @@ def _started(work: PlanWork, stat: ObjectStat, decoding: Decoding, max_duration_
         size_bytes=stat.size_bytes,
         duration_hint_s=min(hint_s, max_duration_s) if hint_s is not None and hint_s > 0 else None,
         streams=decoding.streams,
+        modified_at=stat.modified_at,
     )
 
 

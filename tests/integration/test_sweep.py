@@ -117,7 +117,7 @@ def test_a_recording_goes_only_as_it_was_pinned(made: ServerSystem, minio: Minio
         if key == "overwritten":
             made.store.put(made.recordings, key, b"after")
         ref = RecordingRef(bucket=made.recordings, key=key, etag=stat.etag, version_id=stat.version_id)
-        work = CleanupWork(job_id="job", run=1, status=JobStatus.COMPLETED, recording=ref, ended_at=stat.modified_at)
+        work = CleanupWork(job_id="job", run=1, status=JobStatus.COMPLETED, recording=ref, modified_at=stat.modified_at)
         said[key] = clean_up(work, FakeAttempt()).recording
     assert said == {"as-it-was": "ok", "overwritten": "ok" if versioned else "SOURCE_CHANGED"}
     assert list(made.store.list_keys(made.recordings, "")) == ["overwritten"]
