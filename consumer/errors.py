@@ -200,6 +200,13 @@ class LostIntermediate(Rejected):
     code = "INTERMEDIATE_MISSING"
 
 
+class UnreadableDocument(Rejected):
+    """An object that one function wrote for another is there and cannot be read: damaged, foreign, or of a version that
+    is not ours."""
+
+    code = "DOCUMENT_UNREADABLE"
+
+
 class RunEnded(Rejected):
     """Work of a run that has its result already, read once more after its group's positions had expired."""
 

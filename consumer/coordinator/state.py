@@ -199,4 +199,5 @@ class JobState(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> JobState:
-        return cls.model_validate_json(data)
+        """What a later version has added is skipped, as in the documents of the store."""
+        return cls.model_validate_json(data, extra="ignore")

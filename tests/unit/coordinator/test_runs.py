@@ -221,7 +221,7 @@ class TestRetries:
             (2, "de"),
         ]
 
-    @pytest.mark.parametrize("code", ["SOURCE_CHANGED", "OBJECT_CHANGED"])
+    @pytest.mark.parametrize("code", ["SOURCE_CHANGED", "OBJECT_CHANGED", "DOCUMENT_UNREADABLE"])
     def test_nothing_of_a_recording_that_was_overwritten_is_used(self, code: str) -> None:
         world = failed(error=Problem(code=code, message="m"))
         world.apply(retry(1))
