@@ -318,7 +318,13 @@ def _assemble(parts: Parts) -> Loop:
 def _cleanup(parts: Parts) -> Loop:
     buckets = parts.settings.store
     keep = parts.settings.results.keep_work_on_failure
-    function = CleanUp(parts.store, buckets.work_bucket, buckets.results_bucket, keep)
+    function = CleanUp(
+        parts.store,
+        buckets.work_bucket,
+        buckets.results_bucket,
+        keep,
+        may_delete_recordings=parts.settings.limits.may_delete_recordings,
+    )
     return _work_loop(parts, Role.CLEANUP, CleanupWork, function, capacity=4.0)
 
 

@@ -279,7 +279,7 @@ class LimitSettings(Group):
     the credentials can read. Never the work and results buckets."""
     may_delete_recordings: bool = False
     """Jobs may ask that their recording be deleted once they have completed (options.delete_recording). Off: such a job
-    is refused with DELETION_NOT_ALLOWED."""
+    is refused with DELETION_NOT_ALLOWED, and what was admitted before keeps its recording."""
 
     @field_validator("allowed_buckets")
     @classmethod

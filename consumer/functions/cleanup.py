@@ -33,17 +33,27 @@ WITHOUT_RESULT = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
 
 class CleanUp:
     """`CleanupWork` to `CleanupFinished`. The sender's recording is touched only where the work names it, which it does
-    after success alone, and only if it still is the one that was transcribed.
+    after success alone, only if it still is the one that was transcribed, and only if `may_delete_recordings` says so
+    now: the job was admitted when the settings were perhaps others.
 
     Result files go only when the retention that the job asked for is over. Their manifest stays, it has no text:
     it is how a late duplicate of the request is recognised.
     """
 
-    def __init__(self, store: ObjectStore, work_bucket: str, results_bucket: str, keep_work_on_failure: bool) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        work_bucket: str,
+        results_bucket: str,
+        keep_work_on_failure: bool,
+        *,
+        may_delete_recordings: bool = False,
+    ) -> None:
         self._store = store
         self._work_bucket = work_bucket
         self._results_bucket = results_bucket
         self._keep_work_on_failure = keep_work_on_failure
+        self._may_delete_recordings = may_delete_recordings
         self._ours = frozenset((work_bucket, results_bucket))
 
     def __call__(self, work: CleanupWork, attempt: Attempt) -> CleanupFinished:  # noqa: ARG002
@@ -63,7 +73,8 @@ class CleanUp:
         ref = work.recording
         if ref is None:
             return ""
-        if work.status is not JobStatus.COMPLETED or ref.etag is None or ref.bucket in self._ours:
+        is_allowed = self._may_delete_recordings and ref.bucket not in self._ours
+        if not is_allowed or work.status is not JobStatus.COMPLETED or ref.etag is None:
             return DeletionNotAllowed.code
         try:
             stat = self._store.stat(ref.bucket, ref.key, ref.version_id)

@@ -24,13 +24,17 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 def started(*, deletion: bool = False, engine: StandInEngine | None = None) -> MemorySystem:
     made = system(30.0)
     made.engine = engine or made.engine
-    made.settings = Settings(
+    made.settings = settings(deletion)
+    made.start()
+    return made
+
+
+def settings(deletion: bool) -> Settings:
+    return Settings(
         models=ModelSettings(allowed=("tiny",)),
         topics=TopicSettings(state_partitions=2, work_partitions=2),
         limits=LimitSettings(may_delete_recordings=deletion),
     )
-    made.start()
-    return made
 
 
 def trail(made: MemorySystem, last: Action) -> list[tuple[str, str, str]]:
@@ -66,6 +70,23 @@ def test_a_job_that_may_not_ask_for_that_is_refused_by_name_and_its_recording_st
     assert trail(made, Action.JOB_FINISHED) == [
         ("intake", "job_refused", "DELETION_NOT_ALLOWED"),
         ("coordinate", "job_finished", "DELETION_NOT_ALLOWED"),
+    ]
+    assert made.store.stat(RECORDINGS, "a").size_bytes > 0
+
+
+def test_a_recording_stays_when_the_deletion_is_forbidden_before_it_is_due() -> None:
+    """The job was admitted when it was allowed; the cleaner was started with the settings of now."""
+    made = system(30.0)
+    made.settings = settings(deletion=True)
+    for add in (made.add_intake, made.add_coordinator, made.add_planner, made.add_transcriber, made.add_assembler):
+        add()
+    made.submit(job_id="job", options={"delete_recording": True})
+    assert made.finish("job")["job"].status is JobStatus.COMPLETED
+    made.settings = settings(deletion=False)
+    made.add_cleaner()
+    assert trail(made, Action.RECORDING_KEPT)[-2:] == [
+        ("cleanup", "data_removed", "ok"),
+        ("cleanup", "recording_kept", "DELETION_NOT_ALLOWED"),
     ]
     assert made.store.stat(RECORDINGS, "a").size_bytes > 0
 

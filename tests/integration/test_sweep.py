@@ -108,7 +108,7 @@ def test_without_the_brokers_nothing_is_removed(made: ServerSystem, monkeypatch:
 def test_a_recording_goes_only_as_it_was_pinned(made: ServerSystem, minio: Minio, versioned: bool) -> None:
     if versioned:
         minio.client().set_bucket_versioning(made.recordings, VersioningConfig(ENABLED))
-    clean_up = CleanUp(made.store, made.work, made.results, True)
+    clean_up = CleanUp(made.store, made.work, made.results, True, may_delete_recordings=True)
     said = {}
     for key in ("as-it-was", "overwritten"):
         made.store.put(made.recordings, key, b"before")

@@ -101,8 +101,9 @@ def _deleting(
     return CleanupWork(job_id="job-1", run=1, status=status, recording=ref, ended_at=ENDED, modified_at=written_at)
 
 
-def _said(store: MemoryStore, work: CleanupWork) -> str:
-    return CleanUp(store, "work", "results", True)(work, FakeAttempt()).recording
+def _said(store: MemoryStore, work: CleanupWork, *, may_delete: bool = True) -> str:
+    clean_up = CleanUp(store, "work", "results", True, may_delete_recordings=may_delete)
+    return clean_up(work, FakeAttempt()).recording
 
 
 @pytest.mark.parametrize("versioned", [False, True])
@@ -112,6 +113,12 @@ def test_a_recording_goes_when_the_completed_job_asked_for_it(versioned: bool) -
     with pytest.raises(MissingObject):
         store.stat("calls", "a.wav", ref.version_id)
     assert _said(store, _deleting(ref)) == "RECORDING_MISSING"
+
+
+def test_a_recording_stays_when_the_settings_no_longer_allow_its_deletion() -> None:
+    store, ref = _calls()
+    assert _said(store, _deleting(ref), may_delete=False) == "DELETION_NOT_ALLOWED"
+    assert store.get("calls", "a.wav") == b"what was said"
 
 
 @pytest.mark.parametrize("status", [JobStatus.PARTIAL, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.UNKNOWN])
