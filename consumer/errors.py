@@ -297,6 +297,10 @@ class Cancelled(Stopped):
 
     code = "CANCELLED"
 
+    def __init__(self, message: str, requested_by: str | None = None) -> None:
+        super().__init__(message)
+        self.requested_by = requested_by
+
 
 class Superseded(Stopped):
     """A forced run of the same job took its place."""

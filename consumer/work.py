@@ -315,6 +315,8 @@ class PlanFailed(Event):
     """Number of the plan."""
     error: Problem
     """Why."""
+    cancelled_by: str | None = None
+    """Who asked for the cancel that the work was left for; null: no cancel, or nobody said."""
 
 
 class ChunkProgressed(Event):
@@ -362,6 +364,8 @@ class ChunkSkipped(Event):
     """The chunk, counted from 0."""
     reason: Literal["gone", "cancelled"]
     """gone: its audio is no longer there; cancelled: the job was cancelled."""
+    cancelled_by: str | None = None
+    """Who asked for the cancel that the work was left for; null: no cancel, or nobody said."""
 
 
 class AssemblyFinished(Event):
@@ -404,6 +408,8 @@ class AssemblyFailed(Event):
     """The try that failed."""
     error: Problem
     """Why."""
+    cancelled_by: str | None = None
+    """Who asked for the cancel that the work was left for; null: no cancel, or nobody said."""
 
 
 class CleanupFinished(Event):

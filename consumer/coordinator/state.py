@@ -142,8 +142,6 @@ class JobState(BaseModel):
     error_code: str | None = None
     """Why it failed or was cancelled."""
     finished_at_s: float | None = None
-    cancel_noted: bool = False
-    """Who cancelled it is in the audit trail."""
     expired: bool = False
     """The result files are removed."""
     warnings: tuple[Problem, ...] = ()

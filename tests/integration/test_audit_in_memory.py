@@ -12,6 +12,7 @@ from consumer.core.layout import Topic
 from consumer.errors import MissingObject
 from consumer.events import AuditRecorded, JobStatus
 from consumer.settings import LimitSettings, ModelSettings, Settings, TopicSettings
+from consumer.work import CancelRequested
 from tests.integration.memory_system import RECORDINGS, MemorySystem
 from tests.integration.test_runs_in_memory import broken_at, control
 from tests.integration.test_whole_path_in_memory import system
@@ -117,6 +118,21 @@ def test_who_cancelled_and_who_retried_is_written_down() -> None:
     control(made, action="retry", requested_by="eve")
     assert ("eve", "job_retried", "ok") in trail(made, Action.JOB_RETRIED)
     assert [action for _, action, _ in lines].count("job_cancelled") == 1
+
+
+def test_a_cancel_that_overtakes_its_job_is_in_the_trail_with_who_asked() -> None:
+    """The coordinator knows no such job when it hears of the cancel; the planner has it from the control topic."""
+    made = started()
+    control(made, action="cancel", requested_by="bob", reason=SECRET)
+    made.turn_until(lambda: bool(made.seen(Topic.JOB_EVENTS, CancelRequested)))
+    made.submit(job_id="job", submitted_by="ada")
+    assert made.finish("job")["job"].status is JobStatus.CANCELLED
+    assert trail(made, Action.JOB_FINISHED) == [
+        ("ada", "job_accepted", "ok"),
+        ("plan", "recording_read", "CANCELLED"),
+        ("bob", "job_cancelled", "ok"),
+        ("coordinate", "job_finished", "CANCELLED"),
+    ]
 
 
 def test_duplicates_and_dead_letters_are_in_the_trail() -> None:
