@@ -180,7 +180,8 @@ class StoreSettings(Group):
     work_expiry_days: int = Field(14, ge=1)
     """`whisperx-consumer buckets create` lets objects in the work bucket expire after so many days."""
     results_expiry_days: int = Field(0, ge=0)
-    """The same for the results bucket; 0: results do not expire by a rule of ours."""
+    """The same for the results bucket; 0: results do not expire by a rule of ours, only versions of them that were
+    overwritten or removed."""
 
     @model_validator(mode="after")
     def _encryption_can_work(self) -> Self:
