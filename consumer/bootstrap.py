@@ -38,7 +38,7 @@ from consumer.metrics import Metrics
 from consumer.patience import Patience
 from consumer.ports import ObjectStore
 from consumer.refusals import RefusalLimit
-from consumer.results_lookup import find_result, last_run
+from consumer.results_lookup import known_digest, last_run
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import Settings
 from consumer.tasks import Handler
@@ -222,9 +222,8 @@ def _coordination(parts: Parts) -> Coordination:
     bucket = settings.store.results_bucket
 
     def lookup(job_id: str) -> Past:
-        found = find_result(parts.store, bucket, job_id)
-        last = last_run(parts.store, settings.store.work_bucket, bucket, job_id)
-        return Past(last, found.request_digest if found else None)
+        digest = known_digest(parts.store, bucket, job_id)
+        return Past(last_run(parts.store, settings.store.work_bucket, bucket, job_id), digest)
 
     return Coordination(
         parts.inbox(Topic.JOB_EVENTS, Role.COORDINATE),
@@ -319,7 +318,13 @@ def _assemble(parts: Parts) -> Loop:
 def _cleanup(parts: Parts) -> Loop:
     buckets = parts.settings.store
     keep = parts.settings.results.keep_work_on_failure
-    function = CleanUp(parts.store, buckets.work_bucket, buckets.results_bucket, keep)
+    function = CleanUp(
+        parts.store,
+        buckets.work_bucket,
+        buckets.results_bucket,
+        keep,
+        may_delete_recordings=parts.settings.limits.may_delete_recordings,
+    )
     return _work_loop(parts, Role.CLEANUP, CleanupWork, function, capacity=4.0)
 
 

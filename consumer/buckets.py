@@ -11,23 +11,27 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from consumer.core.layout import RESULTS_PREFIX, WORK_PREFIX
-from consumer.errors import AccessDenied
+from consumer.errors import AccessDenied, WhisperXError
 from consumer.findings import Finding, fail, ok, warn
 from consumer.ports import ObjectStore
 from consumer.settings import Settings, StoreSettings
 
 CHECK = "store"
 WORK_RULE, RESULTS_RULE = "whisperx-work", "whisperx-results"
+OLD_DAYS = 1
+"""Versions that were overwritten or removed are of use to nobody; nor is what is over to be read by version."""
 TODO = "run `whisperx-consumer buckets create`"
 
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """A lifecycle rule: objects under `prefix` are removed so many days after they were written."""
+    """A lifecycle rule: objects under `prefix` are removed so many days after they were written (0: they stay), and
+    their old versions so many days after they were overwritten or removed, where the bucket keeps any."""
 
     rule: str
     prefix: str
     days: int
+    old_days: int = 0
     enabled: bool = True
     conditional: bool = False
     """Whether it is only for objects of certain tags or sizes."""
@@ -37,17 +41,20 @@ class Expiry:
         return self.enabled and (self.prefix.startswith(prefix) or prefix.startswith(self.prefix))
 
     def covers(self, prefix: str) -> bool:
-        """Whether it removes everything under this prefix in the end."""
+        """Whether it is for everything under this prefix."""
         return self.enabled and not self.conditional and prefix.startswith(self.prefix)
+
+    def __str__(self) -> str:
+        expires = f"{self.prefix} expires after {_days(self.days)}" if self.days else f"{self.prefix} stays"
+        return f"{expires}, old versions go after {_days(self.old_days)}" if self.old_days else expires
 
 
 @dataclass(frozen=True, slots=True)
 class BucketSpec:
-    """A bucket as it is to be. The rule named `rule` is ours: `expiry`, or none."""
+    """A bucket as it is to be, with the rule that is ours."""
 
     name: str
-    rule: str
-    expiry: Expiry | None
+    expiry: Expiry
 
 
 class BucketAdmin(Protocol):
@@ -55,8 +62,12 @@ class BucketAdmin(Protocol):
 
     def exists(self, bucket: str) -> bool: ...
     def make(self, bucket: str) -> None: ...
+    def rules(self, bucket: str) -> list[Expiry]:
+        """The rules that remove objects or old versions after some days, whoever made them."""
+        ...
+
     def expiries(self, bucket: str) -> list[Expiry]:
-        """The rules after which objects expire some days after they were written, whoever made them."""
+        """Those of them after which objects expire some days after they were written."""
         ...
 
     def set_rule(self, bucket: str, rule: str, expiry: Expiry | None) -> None:
@@ -69,16 +80,14 @@ class BucketAdmin(Protocol):
 
 
 def table(store: StoreSettings) -> tuple[BucketSpec, ...]:
-    """The work bucket and the results bucket. They may be one, because each rule has its prefix."""
-    results_days = store.results_expiry_days
-    return (
-        BucketSpec(store.work_bucket, WORK_RULE, Expiry(WORK_RULE, WORK_PREFIX, store.work_expiry_days)),
-        BucketSpec(
-            store.results_bucket,
-            RESULTS_RULE,
-            Expiry(RESULTS_RULE, RESULTS_PREFIX, results_days) if results_days else None,
-        ),
-    )
+    """The work bucket and the results bucket. They may be one, because each rule has its prefix.
+
+    A transcript goes when the retention of its job is over. That would not be the end of it in a bucket that keeps
+    versions, so there is a rule for results also where they stay.
+    """
+    work = Expiry(WORK_RULE, WORK_PREFIX, store.work_expiry_days, OLD_DAYS)
+    results = Expiry(RESULTS_RULE, RESULTS_PREFIX, store.results_expiry_days, OLD_DAYS)
+    return BucketSpec(store.work_bucket, work), BucketSpec(store.results_bucket, results)
 
 
 def create(admin: BucketAdmin, specs: Sequence[BucketSpec], *, dry_run: bool = False) -> list[str]:
@@ -95,17 +104,16 @@ def create(admin: BucketAdmin, specs: Sequence[BucketSpec], *, dry_run: bool = F
             if not dry_run:
                 admin.make(spec.name)
         is_there = not dry_run or spec.name not in made
-        now = {one.rule: one for one in admin.expiries(spec.name)}.get(spec.rule) if is_there else None
-        if now == spec.expiry:
+        if is_there and spec.expiry in admin.rules(spec.name):
             continue
-        done.append(f"rule {spec.rule} of {spec.name}: {_in_words(spec.expiry)}")
+        done.append(f"rule {spec.expiry.rule} of {spec.name}: {spec.expiry}")
         if not dry_run:
-            admin.set_rule(spec.name, spec.rule, spec.expiry)
+            admin.set_rule(spec.name, spec.expiry.rule, spec.expiry)
     return done
 
 
-def _in_words(expiry: Expiry | None) -> str:
-    return f"{expiry.prefix} expires after {expiry.days} days" if expiry else "removed"
+def _days(days: int) -> str:
+    return f"{days} day{'s' if days > 1 else ''}"
 
 
 # ── what doctor asks ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,6 +154,30 @@ def rule_findings(admin: BucketAdmin, settings: Settings) -> Iterable[Finding]:
         if bucket == store.work_bucket and not any(rule.covers(prefix) for rule in rules):
             what = f"bucket {bucket} has no lifecycle rule for {prefix}: what failed runs leave stays for ever"
             yield warn(CHECK, what, TODO)
+
+
+def version_findings(admin: BucketAdmin, store: ObjectStore, settings: StoreSettings, key: str) -> Iterable[Finding]:
+    """Whether what was removed can still be read by version. Found out with an object, because to ask the bucket would
+    need one more right."""
+    for bucket, prefix in ((settings.work_bucket, WORK_PREFIX), (settings.results_bucket, RESULTS_PREFIX)):
+        if not admin.exists(bucket):
+            continue
+        try:
+            is_ended = any(rule.old_days and rule.covers(prefix) for rule in admin.rules(bucket))
+            stays = not is_ended and _keeps_versions(store, bucket, key)
+        except WhisperXError:
+            continue  # the other checks say what is wrong with the rules or the bucket
+        if stays:
+            what = f"bucket {bucket} keeps old versions of {prefix} for ever: what was removed can be read by version"
+            yield warn(CHECK, what, f"{TODO}, or let the bucket keep no versions")
+
+
+def _keeps_versions(store: ObjectStore, bucket: str, key: str) -> bool:
+    store.put_new(bucket, key, key.encode())
+    try:
+        return store.stat(bucket, key).version_id is not None
+    finally:
+        store.delete(bucket, [key])
 
 
 def encryption_findings(admin: BucketAdmin, store: ObjectStore, settings: StoreSettings, key: str) -> Iterable[Finding]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from consumer.broker import Tail
 from consumer.errors import Rejected, Unavailable
@@ -23,14 +24,22 @@ MAX_REMEMBERED = 100_000
 MAX_RECORDS_PER_LOOK = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """It ends this run; those before it have ended too."""
+
+    run: int
+    requested_by: str | None
+
+
 class ControlWatch:
     """Fed by the loop's thread, asked by the worker threads between batches."""
 
     def __init__(self, tail: Tail, codec: Codec) -> None:
         self._tail = tail
         self._codec = codec
-        self._cancelled: OrderedDict[str, int] = OrderedDict()
-        """Job → its newest cancelled run; those before it have ended too."""
+        self._cancelled: OrderedDict[str, Cancel] = OrderedDict()
+        """Job → the first cancel of its newest cancelled run."""
         self._unread: Received | None = None
         """Came while the schema registry was away: read first of all next time."""
 
@@ -52,13 +61,15 @@ class ControlWatch:
             else:
                 self._remember(control)
 
-    def cancelled(self, job_id: str, run: int) -> bool:
-        return run <= self._cancelled.get(job_id, 0)
+    def cancelled(self, job_id: str, run: int) -> Cancel | None:
+        """What ended this run, if anything did."""
+        known = self._cancelled.get(job_id)
+        return known if known is not None and run <= known.run else None
 
     def _remember(self, control: JobControl) -> None:
         if control.action != "cancel":
             return
-        known = self._cancelled.pop(control.job_id, 0)
-        self._cancelled[control.job_id] = max(known, control.run or 1)
+        known, heard = self._cancelled.pop(control.job_id, None), Cancel(control.run or 1, control.requested_by)
+        self._cancelled[control.job_id] = heard if known is None or heard.run > known.run else known
         if len(self._cancelled) > MAX_REMEMBERED:
             self._cancelled.popitem(last=False)

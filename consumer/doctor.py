@@ -299,6 +299,7 @@ def store_checks(
     asks = [partial(_probe_bucket, store, bucket, key) for bucket in ours]
     if bucket_admin is not None:
         asks.append(partial(buckets.rule_findings, bucket_admin, settings))
+        asks.append(partial(buckets.version_findings, bucket_admin, store, settings.store, f"{key}-version"))
         if settings.store.encryption != "none":
             asks.append(partial(buckets.encryption_findings, bucket_admin, store, settings.store, f"{key}-encrypted"))
     if named := settings.limits.allowed_buckets:

@@ -200,6 +200,13 @@ class LostIntermediate(Rejected):
     code = "INTERMEDIATE_MISSING"
 
 
+class UnreadableDocument(Rejected):
+    """An object that one function wrote for another is there and cannot be read: damaged, foreign, or of a version that
+    is not ours."""
+
+    code = "DOCUMENT_UNREADABLE"
+
+
 class RunEnded(Rejected):
     """Work of a run that has its result already, read once more after its group's positions had expired."""
 
@@ -289,6 +296,10 @@ class Cancelled(Stopped):
     """The job was cancelled."""
 
     code = "CANCELLED"
+
+    def __init__(self, message: str, requested_by: str | None = None) -> None:
+        super().__init__(message)
+        self.requested_by = requested_by
 
 
 class Superseded(Stopped):

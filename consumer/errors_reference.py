@@ -69,6 +69,11 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "WORKER_KILLED": ("", "Look at the log of the dead pod (out of memory?); then retry the job."),
     "INTERMEDIATE_MISSING": ("", "Make the work bucket's lifecycle longer than the longest job; retry the job."),
+    "DOCUMENT_UNREADABLE": (
+        "",
+        "Keep others out of the work and results buckets, finish an upgrade that is half done; then retry the job, "
+        "which begins anew.",
+    ),
     "RUN_ENDED": ("", "Nothing; raise offsets.retention.minutes on the brokers if it happens often."),
     "JOB_EXPIRED": ("", "Retry the job; raise WHISPERX_TOPICS__WORK_RETENTION_HOURS or add workers."),
     "UNAVAILABLE": ("", "See the message."),

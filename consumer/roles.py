@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
+from consumer.control import Cancel
 from consumer.core.audit import NO_RUN, Action
 from consumer.core.dead_letters import dead_letter
 from consumer.core.identity import event_id, job_id_from_position
@@ -33,11 +34,13 @@ from consumer.refusals import RefusalLimit
 from consumer.tasks import Ticket
 from consumer.wire import MAX_VALUE_BYTES, Codec
 from consumer.work import (
+    AssemblyFailed,
     AssemblyWork,
     ChunkSkipped,
     ChunkWork,
     CleanupWork,
     JobReceived,
+    PlanFailed,
     PlanWork,
     Work,
     failure,
@@ -148,7 +151,7 @@ class WorkHandler(Generic[W]):
         *,
         patience: Patience,
         refusals: RefusalLimit,
-        cancelled: Callable[[str, int], bool],
+        cancelled: Callable[[str, int], Cancel | None],
         metrics: Metrics,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -209,9 +212,9 @@ class WorkHandler(Generic[W]):
         except Abandoned:
             observe_stop(self._metrics, self.role)
             raise
-        except Cancelled:
+        except Cancelled as error:
             log.info("Work is left, its job was cancelled")
-            stopped = _stopped(work)
+            stopped = _stopped(work, error.requested_by)
             observe_stop(self._metrics, self.role, stopped)
             return stopped
         except (Rejected, Unavailable) as error:
@@ -231,7 +234,7 @@ class WorkHandler(Generic[W]):
 class _EventAttempt:
     """A ticket that speaks events: what functions get as `ports.Attempt`."""
 
-    def __init__(self, ticket: Ticket, work: Work, post: Post, cancelled: Callable[[str, int], bool]) -> None:
+    def __init__(self, ticket: Ticket, work: Work, post: Post, cancelled: Callable[[str, int], Cancel | None]) -> None:
         self._ticket = ticket
         self._work = work
         self._post = post
@@ -250,19 +253,25 @@ class _EventAttempt:
     def check(self) -> None:
         """Raise Abandoned or Cancelled. Cleanup is what a cancel leads to, so a cancel does not stop it."""
         self._ticket.check()
-        if not isinstance(self._work, CleanupWork) and self._cancelled(self._work.job_id, self._work.run):
-            raise Cancelled(f"job {self._work.job_id} was cancelled")
+        if isinstance(self._work, CleanupWork):
+            return
+        if cancel := self._cancelled(self._work.job_id, self._work.run):
+            raise Cancelled(f"job {self._work.job_id} was cancelled", requested_by=cancel.requested_by)
 
     def wait(self, seconds: float) -> None:
         self._ticket.wait(seconds)
         self.check()
 
 
-def _stopped(work: Work) -> Event:
-    """The answer to work whose job was cancelled: the coordinator may not know it yet, so it is told."""
+def _stopped(work: Work, by: str | None) -> Event:
+    """The answer to work whose job was cancelled: the coordinator may not know it yet, or have heard of it before it
+    knew the job, so it is told, and by whom."""
     if isinstance(work, ChunkWork):
-        return ChunkSkipped(job_id=work.job_id, run=work.run, chunk_index=work.chunk_index, reason="cancelled")
-    return failure(work, Problem(code=Cancelled.code, message=f"job {work.job_id} was cancelled"))
+        return ChunkSkipped(
+            job_id=work.job_id, run=work.run, chunk_index=work.chunk_index, reason="cancelled", cancelled_by=by
+        )
+    answer = failure(work, Problem(code=Cancelled.code, message=f"job {work.job_id} was cancelled"))
+    return answer.model_copy(update={"cancelled_by": by}) if isinstance(answer, PlanFailed | AssemblyFailed) else answer
 
 
 def _require_size(record: Outgoing) -> None:

@@ -180,7 +180,8 @@ class StoreSettings(Group):
     work_expiry_days: int = Field(14, ge=1)
     """`whisperx-consumer buckets create` lets objects in the work bucket expire after so many days."""
     results_expiry_days: int = Field(0, ge=0)
-    """The same for the results bucket; 0: results do not expire by a rule of ours."""
+    """The same for the results bucket; 0: results do not expire by a rule of ours, only versions of them that were
+    overwritten or removed."""
 
     @model_validator(mode="after")
     def _encryption_can_work(self) -> Self:
@@ -279,7 +280,7 @@ class LimitSettings(Group):
     the credentials can read. Never the work and results buckets."""
     may_delete_recordings: bool = False
     """Jobs may ask that their recording be deleted once they have completed (options.delete_recording). Off: such a job
-    is refused with DELETION_NOT_ALLOWED."""
+    is refused with DELETION_NOT_ALLOWED, and what was admitted before keeps its recording."""
 
     @field_validator("allowed_buckets")
     @classmethod

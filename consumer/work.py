@@ -226,6 +226,8 @@ class CleanupWork(Event):
     """The recording as it was pinned, to be deleted too; null: it stays. Given only when the run has completed."""
     ended_at: Instant | None = None
     """When the run ended (UTC): what was written later under the recording's key is another recording."""
+    modified_at: Instant | None = None
+    """When the recording was written, by the store's clock (UTC); null: its plan did not say."""
 
 
 # ── functions → coordinator ─────────────────────────────────────────────────────────────────────────────────────────
@@ -252,6 +254,8 @@ class PlanStarted(Event):
     """Length by the header, in seconds: a hint for progress; null when it has none."""
     streams: int = Field(default=1, ge=1)
     """Channels that are transcribed apart; 1 when all are mixed."""
+    modified_at: Instant | None = None
+    """When the recording was written, by the store's clock (UTC)."""
 
 
 class ChunkPlanned(Event):
@@ -311,6 +315,8 @@ class PlanFailed(Event):
     """Number of the plan."""
     error: Problem
     """Why."""
+    cancelled_by: str | None = None
+    """Who asked for the cancel that the work was left for; null: no cancel, or nobody said."""
 
 
 class ChunkProgressed(Event):
@@ -358,6 +364,8 @@ class ChunkSkipped(Event):
     """The chunk, counted from 0."""
     reason: Literal["gone", "cancelled"]
     """gone: its audio is no longer there; cancelled: the job was cancelled."""
+    cancelled_by: str | None = None
+    """Who asked for the cancel that the work was left for; null: no cancel, or nobody said."""
 
 
 class AssemblyFinished(Event):
@@ -400,6 +408,8 @@ class AssemblyFailed(Event):
     """The try that failed."""
     error: Problem
     """Why."""
+    cancelled_by: str | None = None
+    """Who asked for the cancel that the work was left for; null: no cancel, or nobody said."""
 
 
 class CleanupFinished(Event):

@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from pydantic import ValidationError
-
 from consumer.core.layout import RunKeys
 from consumer.core.results import ResultManifest
-from consumer.errors import MissingObject
+from consumer.errors import MissingObject, UnreadableDocument
 from consumer.events import JOB_ID_PATTERN, ClaimCheck
 from consumer.ports import ObjectStore
 from consumer.results_lookup import find_result
@@ -57,8 +55,10 @@ def _manifest(store: ObjectStore, bucket: str, job_id: str, run: int | None) -> 
             found = ResultManifest.from_bytes(store.get(bucket, RunKeys(job_id, run).manifest))
     except MissingObject:
         found = None
-    except ValidationError as exc:
-        raise DamagedResult(f"the manifest of {job_id} in {bucket} cannot be read: {exc.error_count()} faults") from exc
+    except UnreadableDocument as exc:
+        raise DamagedResult(
+            f"the manifest of {job_id} in {bucket} cannot be read: {exc.facts['faults']} faults"
+        ) from exc
     if found is None:
         which = f"run {run} of {job_id}" if run is not None else f"job {job_id}"
         raise NotFound(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import http
-from collections.abc import Iterator
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
@@ -18,7 +17,7 @@ from consumer.adapters.store_errors import Place, from_response, translated
 from consumer.buckets import Expiry
 
 LEFTOVER_DAYS = 1
-"""Overwritten versions, and parts of uploads that were never completed, are of use to nobody."""
+"""Parts of uploads that were never completed are of use to nobody."""
 _NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _QUERY = "lifecycle="
 _CUSTOMER_KEY = "x-amz-server-side-encryption-customer-algorithm"
@@ -38,8 +37,11 @@ class S3Buckets:
     def make(self, bucket: str) -> None:
         self._store.make_bucket(bucket)
 
+    def rules(self, bucket: str) -> list[Expiry]:
+        return [rule for rule in map(_read, self._rules(bucket)) if rule.days or rule.old_days]
+
     def expiries(self, bucket: str) -> list[Expiry]:
-        return list(_expiries(self._rules(bucket)))
+        return [rule for rule in self.rules(bucket) if rule.days]
 
     def set_rule(self, bucket: str, rule: str, expiry: Expiry | None) -> None:
         """The store replaces all rules at once: a change that somebody else makes at the same moment may be lost."""
@@ -85,19 +87,21 @@ class S3Buckets:
         raise from_response(place, response)
 
 
-def _expiries(rules: list[Element]) -> Iterator[Expiry]:
-    for rule in rules:
-        if days := rule.findtext("{*}Expiration/{*}Days"):
-            reach = rule.find("{*}Filter")
-            prefix = rule.find("{*}Prefix") if reach is None else reach.find(".//{*}Prefix")
-            conditions = [] if reach is None else [one for one in reach.iter() if _name(one) in _CONDITIONS]
-            yield Expiry(
-                rule.findtext("{*}ID") or "",
-                (prefix.text or "") if prefix is not None else "",
-                int(days),
-                rule.findtext("{*}Status") == "Enabled",
-                bool(conditions),
-            )
+def _read(rule: Element) -> Expiry:
+    """Old versions of which the newest are kept stay, as far as we are concerned."""
+    reach = rule.find("{*}Filter")
+    prefix = rule.find("{*}Prefix") if reach is None else reach.find(".//{*}Prefix")
+    conditions = [] if reach is None else [one for one in reach.iter() if _name(one) in _CONDITIONS]
+    old = rule.find("{*}NoncurrentVersionExpiration")
+    ends_all = old is not None and not int(old.findtext("{*}NewerNoncurrentVersions") or 0)
+    return Expiry(
+        rule.findtext("{*}ID") or "",
+        (prefix.text or "") if prefix is not None else "",
+        int(rule.findtext("{*}Expiration/{*}Days") or 0),
+        int(old.findtext("{*}NoncurrentDays") or 0) if old is not None and ends_all else 0,
+        rule.findtext("{*}Status") == "Enabled",
+        bool(conditions),
+    )
 
 
 _CONDITIONS = ("Tag", "ObjectSizeGreaterThan", "ObjectSizeLessThan")
@@ -108,14 +112,19 @@ def _name(element: Element) -> str:
 
 
 def _rule(expiry: Expiry) -> Element:
-    """MinIO takes the part about uploads and drops it: it removes their parts by itself after a day."""
+    """MinIO takes the part about uploads and drops it: it removes their parts by itself after a day.
+
+    The mark that a deletion leaves goes when no version is behind it: by the days, or else as the rule says.
+    """
+    ends = _element("Days", str(expiry.days)) if expiry.days else _element("ExpiredObjectDeleteMarker", "true")
+    old = _element("NoncurrentVersionExpiration", _element("NoncurrentDays", str(expiry.old_days)))
     return _element(
         "Rule",
         _element("ID", expiry.rule),
         _element("Status", "Enabled"),
         _element("Filter", _element("Prefix", expiry.prefix)),
-        _element("Expiration", _element("Days", str(expiry.days))),
-        _element("NoncurrentVersionExpiration", _element("NoncurrentDays", str(LEFTOVER_DAYS))),
+        _element("Expiration", ends),
+        *([old] if expiry.old_days else []),
         _element("AbortIncompleteMultipartUpload", _element("DaysAfterInitiation", str(LEFTOVER_DAYS))),
     )
 

@@ -73,6 +73,8 @@ def _plan_started(state: JobState, event: Event, now_s: float, policy: Policy) -
     if event.epoch != state.plan_epoch:
         return Step(state)
     state, noted = _note_reading(state, event.epoch, "ok", now_s)
+    if state.modified_at_s is None and event.modified_at is not None:
+        state = state.changed(modified_at_s=event.modified_at.timestamp())
     if state.etag is None:
         pinned = state.changed(
             etag=event.etag,
@@ -143,7 +145,7 @@ def _plan_failed(state: JobState, event: Event, now_s: float, policy: Policy) ->
     due = next_try_at(now_s, state.plan_attempt, policy.plan, f"{state.job_id}/plan") if event.error.retryable else None
     if due is None:
         answered = state.changed(plan_due_at_s=now_s)  # no planner is left that would have to be stopped
-        return preceded(noted, finish(answered, _ending(event.error), now_s, error=event.error))
+        return preceded(noted, _finish_failed(answered, event, now_s))
     return Step(state.changed(plan_due_at_s=due), noted)
 
 
@@ -190,7 +192,7 @@ def _chunk_skipped(state: JobState, event: Event, now_s: float, policy: Policy) 
         return Step(state)
     if event.reason == "cancelled":
         error = Problem(code=Cancelled.code, message=f"job {state.job_id} was cancelled", stage="transcribe")
-        return finish(_without(state, event.chunk_index), JobStatus.CANCELLED, now_s, error=error)
+        return _cancelled(_without(state, event.chunk_index), event.cancelled_by, error, now_s)
     lost = Problem(
         code=LostIntermediate.code,
         message=f"the audio of chunk {event.chunk_index} is gone from the work bucket before it was transcribed; "
@@ -288,14 +290,20 @@ def _assembly_failed(state: JobState, event: Event, now_s: float, policy: Policy
     name = f"{state.job_id}/assembly"
     due = next_try_at(now_s, event.attempt, policy.assembly, name) if event.error.retryable else None
     if due is None:
-        answered = state.changed(assembly_due_at_s=now_s)
-        return finish(answered, _ending(event.error), now_s, error=event.error)
+        return _finish_failed(state.changed(assembly_due_at_s=now_s), event, now_s)
     return Step(state.changed(assembly_due_at_s=due))
 
 
-def _ending(error: Problem) -> JobStatus:
-    """A function may learn of a cancel before the coordinator does."""
-    return JobStatus.CANCELLED if error.code == Cancelled.code else JobStatus.FAILED
+def _finish_failed(state: JobState, event: PlanFailed | AssemblyFailed, now_s: float) -> Step:
+    if event.error.code == Cancelled.code:
+        return _cancelled(state, event.cancelled_by, event.error, now_s)
+    return finish(state, JobStatus.FAILED, now_s, error=event.error)
+
+
+def _cancelled(state: JobState, by: str | None, error: Problem, now_s: float) -> Step:
+    """Also by the word of a worker: it may learn of a cancel before we do, or keep one that came before its job."""
+    noted = audit(state, by or "intake", Action.JOB_CANCELLED, state.job_id, now_s)
+    return preceded((noted,), finish(state, JobStatus.CANCELLED, now_s, error=error))
 
 
 def _cancel(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
@@ -303,20 +311,7 @@ def _cancel(state: JobState, event: Event, now_s: float, policy: Policy) -> Step
     by = f" by {event.requested_by}" if event.requested_by else ""
     why = f": {event.reason}" if event.reason else ""
     error = Problem(code=Cancelled.code, message=f"the job was cancelled{by}{why}", stage="coordinate")
-    noted = state.changed(cancel_noted=True)
-    return preceded((_cancelled_by(state, event, now_s),), finish(noted, JobStatus.CANCELLED, now_s, error=error))
-
-
-def _cancel_known(state: JobState, event: Event, now_s: float, policy: Policy) -> Step:
-    """A worker saw the cancel before we did and ended the run: who asked for it is written down now, once."""
-    event = cast(CancelRequested, event)
-    if state.cancel_noted or state.error_code != Cancelled.code or event.requested_by == COORDINATE:
-        return Step(state)
-    return Step(state.changed(cancel_noted=True), (_cancelled_by(state, event, now_s),))
-
-
-def _cancelled_by(state: JobState, event: CancelRequested, now_s: float) -> Send:
-    return audit(state, event.requested_by or "intake", Action.JOB_CANCELLED, state.job_id, now_s)
+    return _cancelled(state, event.requested_by, error, now_s)
 
 
 def finish(
@@ -418,6 +413,7 @@ def ask_for_cleanup(state: JobState) -> Step:
         work_run=state.work_run,
         recording=_to_delete(state),
         ended_at=instant(state.finished_at_s or 0.0),
+        modified_at=instant(state.modified_at_s) if state.modified_at_s is not None else None,
     )
     return Step(asked, (Send(Topic.CLEANUP_WORK, work, state.traceparent),))
 
@@ -491,7 +487,7 @@ _ALL_STALE: _Row = {
     CancelRequested: _stale,
 }
 
-_ENDED: _Row = {**_ALL_STALE, PlanStarted: _read_late, PlanFailed: _read_late, CancelRequested: _cancel_known}
+_ENDED: _Row = {**_ALL_STALE, PlanStarted: _read_late, PlanFailed: _read_late}
 
 _CHUNKS: _Row = {
     ChunkTranscribed: _chunk_transcribed,

@@ -8,15 +8,16 @@ from consumer.coordinator import leftovers
 from consumer.coordinator.policy import Policy
 from consumer.coordinator.state import JobState
 from consumer.coordinator.steps import Step
-from consumer.errors import ChangedObject, ChangedRecording
+from consumer.errors import ChangedObject, ChangedRecording, UnreadableDocument
 from consumer.events import JobRequested, JobStatus
 from consumer.work import JobReceived, RetryRequested
 
 MAX_ORIGINS = 16
 """How many sendings a job remembers, so that the same one never starts two runs."""
 
-OF_OTHER_BYTES = frozenset({ChangedRecording.code, ChangedObject.code})
-"""Runs that failed with these read bytes that are no longer there: nothing of them may be used."""
+OF_OTHER_BYTES = frozenset({ChangedRecording.code, ChangedObject.code, UnreadableDocument.code})
+"""Runs that failed with these read bytes that are no longer there, or left some that nobody can read: nothing of them
+may be used."""
 
 
 def requested(event: JobReceived, run: int, policy: Policy) -> JobState:

@@ -99,6 +99,8 @@ class JobState(BaseModel):
     plan_started_at_s: float | None = None
     etag: str | None = None
     version_id: str | None = None
+    modified_at_s: float | None = None
+    """When the recording was written, as the first plan of this run found it."""
     duration_hint_s: float | None = None
     read_epoch: int = 0
     """The newest plan whose reading of the recording is in the audit trail."""
@@ -140,8 +142,6 @@ class JobState(BaseModel):
     error_code: str | None = None
     """Why it failed or was cancelled."""
     finished_at_s: float | None = None
-    cancel_noted: bool = False
-    """Who cancelled it is in the audit trail."""
     expired: bool = False
     """The result files are removed."""
     warnings: tuple[Problem, ...] = ()
@@ -197,4 +197,5 @@ class JobState(BaseModel):
 
     @classmethod
     def from_bytes(cls, data: bytes) -> JobState:
-        return cls.model_validate_json(data)
+        """What a later version has added is skipped, as in the documents of the store."""
+        return cls.model_validate_json(data, extra="ignore")

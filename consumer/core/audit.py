@@ -64,7 +64,8 @@ MEANING: dict[Action, tuple[str, str, str]] = {
         "cleanup",
         "recording",
         "The job asked to delete the recording, and it was not deleted: `SOURCE_CHANGED` when it was overwritten, "
-        "`ACCESS_DENIED` when the store forbids it, `DELETION_NOT_ALLOWED` when it lies in a bucket of ours.",
+        "`ACCESS_DENIED` when the store forbids it, `DELETION_NOT_ALLOWED` when the settings no longer allow it, or "
+        "it lies in a bucket of ours.",
     ),
     Action.EVENT_PARKED: ("the function", "topic/partition@offset", "An event went to the dead letters."),
     Action.LETTER_REDRIVEN: ("the operator", "partition@offset", "The original of a dead letter was sent again."),

@@ -10,6 +10,7 @@ Equal values give equal bytes: fields in a fixed order, no time stamps, one comp
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from typing import Literal
@@ -26,6 +27,17 @@ DOCUMENT, SCORES, EMBEDDINGS = "speech.json", "scores.npy", "embeddings.npy"
 EARLIEST = (1980, 1, 1, 0, 0, 0)
 """The first instant that a zip entry can name: the same in every checkpoint."""
 COMPRESSION_LEVEL = 6
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    KeyError,
+    ValueError,
+    ValidationError,
+    EOFError,
+    RuntimeError,
+)
+"""What comes of other bytes; RuntimeError where they ask for a version, a compression or a password of zip files."""
 
 
 class UnreadableCheckpoint(LostIntermediate):
@@ -76,9 +88,9 @@ def decode(data: bytes) -> ChunkSpeech:
     """Raises UnreadableCheckpoint."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            document = _Document.model_validate_json(archive.read(DOCUMENT))
+            document = _Document.model_validate_json(archive.read(DOCUMENT), extra="ignore")
             activity = None if document.first_window is None else _activity(document.first_window, archive)
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, ValidationError, EOFError) as exc:
+    except UNREADABLE as exc:
         raise UnreadableCheckpoint(f"not a checkpoint that this version reads ({exc}); transcribe again") from exc
     return ChunkSpeech(
         segments=document.segments,

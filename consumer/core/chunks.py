@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
-from typing import Final
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, Chunk, Span, Window
 from consumer.core.windows import Decided
@@ -68,11 +68,12 @@ class PlanShape(BaseModel):
     would lose words, or say them twice.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
-    length: int
-    overlap: int
-    max_window_s: float
+    version: Literal[1] = 1
+    length: int = Field(ge=1)
+    overlap: int = Field(ge=0)
+    max_window_s: float = Field(gt=0)
     etag: str = ""
     """The bytes that the first planner read; chunks of two recordings must not meet either."""
 

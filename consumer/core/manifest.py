@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from consumer.core.values import Chunk, Span, Window
+
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class ChunkPlan(BaseModel):
     """The planner's note on one chunk, stored beside its audio: what the transcriber reads first."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
+    version: Literal[1] = 1
+    """It changes when a field changes its meaning; a field that is new does not change it."""
     index: int
     span: tuple[int, int]
     """Samples from the start of the recording; the end is not included."""
     audio: tuple[int, int]
     """Samples that the audio object holds."""
-    windows: tuple[tuple[int, float, float, int], ...]
+    windows: tuple[tuple[int, Seconds, Seconds, int], ...]
     """(index, start_s, end_s, channel) of every window that starts in the span."""
     audio_sha256: str
     is_last: bool
@@ -26,6 +32,12 @@ class ChunkPlan(BaseModel):
     """Length of the recording in samples where it was known when this was written (always for the last chunk)."""
     channel: int = 0
     """The channel that it is of; 0 where all are mixed."""
+
+    @model_validator(mode="after")
+    def _spans_are_spans(self) -> Self:
+        for window in self.chunk().windows:
+            _ = window.span
+        return self
 
     def chunk(self) -> Chunk:
         return Chunk(

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from consumer.core.documents import parse
 from consumer.core.speech import ChunkSpeech
 from consumer.events import Artifact, ChunkTimings, JobOptions, JobStatus, ModelUsed, Problem, RecordingFacts
 
@@ -68,8 +69,9 @@ class ResultManifest(BaseModel):
         return (json.dumps(document, ensure_ascii=False, allow_nan=False, sort_keys=True, indent=2) + "\n").encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> ResultManifest:
-        return cls.model_validate_json(data)
+    def from_bytes(cls, data: bytes, place: str = "the manifest") -> ResultManifest:
+        """Raises UnreadableDocument."""
+        return parse(cls, data, place)
 
     def artifact(self, format_name: str) -> Artifact | None:
         return next((artifact for artifact in self.artifacts if artifact.format == format_name), None)

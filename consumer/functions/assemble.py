@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 
 from consumer.core import checkpoint
 from consumer.core.activity import without_gaps
+from consumer.core.documents import parse
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.results import ResultManifest, fingerprint_of, models_of, total_timings, warnings_of
@@ -23,7 +24,7 @@ from consumer.core.speech import Activity, ChunkSpeech, Diarization, Engine
 from consumer.core.transcript import Gap, Transcript, in_order
 from consumer.core.values import SAMPLE_RATE_HZ, Span
 from consumer.core.writers import CONTENT_TYPES, formats_to_write, write
-from consumer.errors import LostIntermediate, MissingObject
+from consumer.errors import LostIntermediate, MissingObject, UnreadableDocument
 from consumer.events import Artifact, ClaimCheck, JobStatus, OutputFormat, RunTimings
 from consumer.ports import Attempt, ObjectStore
 from consumer.work import AssemblyFinished, AssemblyWork, keys_of
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 class Assemble:
     """`AssemblyWork` to `AssemblyFinished`.
 
-    Raises LostIntermediate when a checkpoint is gone, the store's errors, and what `Engine.join_speakers` raises.
+    Raises LostIntermediate when a checkpoint is gone, UnreadableDocument when a manifest is there that is none, the
+    store's errors, and what `Engine.join_speakers` raises.
     """
 
     def __init__(
@@ -139,11 +141,12 @@ class Assemble:
         return self._engine.join_speakers(without_gaps(chain([first], activities)), recording_samples, work.options)
 
     def _gap(self, keys: RunKeys, index: int) -> tuple[Gap, ...]:
-        """Where the text of a failed chunk would be. Without its plan only the number is known, which the manifest
-        has anyway; that is no reason to withhold the rest."""
+        """Where the text of a failed chunk would be. Without a plan that can be read only the number is known, which
+        the manifest has anyway; that is no reason to withhold the rest."""
         try:
-            plan = ChunkPlan.model_validate_json(self._store.get(self._work_bucket, keys.chunk_plan(index)))
-        except MissingObject:
+            key = keys.chunk_plan(index)
+            plan = parse(ChunkPlan, self._store.get(self._work_bucket, key), f"{self._work_bucket}/{key}")
+        except (MissingObject, UnreadableDocument):
             return ()
         span = Span(*plan.span)
         return (Gap(span.start_s, span.end_s, index, plan.channel),)
@@ -170,7 +173,7 @@ class Assemble:
 
     def _announcement(self, data: bytes, keys: RunKeys, assemble_s: float) -> AssemblyFinished:
         """Built from the manifest alone, so that a redelivery gives the same answer."""
-        manifest = ResultManifest.from_bytes(data)
+        manifest = ResultManifest.from_bytes(data, f"{self._results_bucket}/{keys.manifest}")
         times = manifest.timings
         return AssemblyFinished(
             job_id=manifest.job_id,
@@ -191,13 +194,14 @@ class Assemble:
         )
 
     def _inline(self, manifest: ResultManifest) -> str | None:
-        """transcript.json where it is small and still there (a redelivery may come after its retention)."""
+        """transcript.json where it is small, still there (a redelivery may come after its retention) and a text (it may
+        be foreign, and then stands)."""
         artifact = manifest.artifact(OutputFormat.JSON.value)
         if artifact is None or artifact.claim_check.size_bytes > self._inline_max_bytes:
             return None
         try:
             return self._store.get(artifact.claim_check.bucket, artifact.claim_check.key).decode()
-        except MissingObject:
+        except (MissingObject, UnicodeDecodeError):
             return None
 
     def _claim_check(self, key: str, data: bytes) -> ClaimCheck:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.core.chunks import PlanShape
+from consumer.core.documents import D, parse
 from consumer.core.layout import RunKeys
 from consumer.core.manifest import ChunkPlan
 from consumer.core.values import BYTES_PER_SAMPLE, Chunk, Span
@@ -31,17 +32,21 @@ class ChunkWriter:
         self._follows = False
 
     def agree(self, wanted: PlanShape) -> PlanShape:
-        """The shape of this run: ours, or that of a planner before us, whose settings may have been others."""
+        """The shape of this run: ours, or that of a planner before us, whose settings may have been others.
+
+        Raises UnreadableDocument, as chunks that were cut in another way may be there already.
+        """
         data = wanted.model_dump_json().encode()
         if self._store.put_new(self._bucket, self._keys.plan_shape, data, "application/json").created:
             return wanted
         self._follows = True
-        return PlanShape.model_validate_json(self._store.get(self._bucket, self._keys.plan_shape))
+        return self._document(PlanShape, self._keys.plan_shape)
 
     def put(self, chunk: Chunk, pcm: PcmBuffer) -> None:
         """The audio first: a plan that is there always finds its audio.
 
-        Raises ChangedObject when a planner before us has stored other audio under this number.
+        Raises ChangedObject when a planner before us has stored other audio under this number, UnreadableDocument when
+        what it says of that cannot be read.
         """
         audio = pcm.slice(chunk.audio)
         plan = ChunkPlan.of(chunk, hashlib.sha256(audio).hexdigest(), chunk.audio.end if chunk.is_last else None)
@@ -76,10 +81,13 @@ class ChunkWriter:
         if size_bytes is None:
             return None
         try:
-            plan = ChunkPlan.model_validate_json(self._store.get(self._bucket, self._keys.chunk_plan(index)))
+            plan = self._document(ChunkPlan, self._keys.chunk_plan(index))
         except MissingObject:
             return StoredAudio(size_bytes, self._digest_of(key))
         return StoredAudio(size_bytes, plan.audio_sha256)
+
+    def _document(self, document: type[D], key: str) -> D:
+        return parse(document, self._store.get(self._bucket, key), f"{self._bucket}/{key}")
 
     def _size_of(self, key: str) -> int | None:
         try:

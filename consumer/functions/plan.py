@@ -97,7 +97,7 @@ class Plan:
         track, by_channel = options.track, options.multichannel
         decoded = decode(source, media, self._limits, track=track, by_channel=by_channel, on_read=attempt.check)
         with decoded as decoding:
-            attempt.announce(_started(work, stat, decoding))
+            attempt.announce(_started(work, stat, decoding, self._limits.max_duration_s))
             planning = self._planning(work, attempt, stat, decoding.streams)
             for samples in decoding.channels():
                 attempt.check()
@@ -311,7 +311,10 @@ def _changed(bucket: str, key: str) -> ChangedRecording:
     )
 
 
-def _started(work: PlanWork, stat: ObjectStat, decoding: Decoding) -> PlanStarted:
+def _started(work: PlanWork, stat: ObjectStat, decoding: Decoding, max_duration_s: float) -> PlanStarted:
+    """A length that is only a guess can be anything, and a decoder that was taken over can make one up. Other jobs wait
+    for what is planned, so it counts for no more than the longest recording that is taken."""
+    hint_s = decoding.facts.duration_hint_s
     return PlanStarted(
         job_id=work.job_id,
         run=work.run,
@@ -319,8 +322,9 @@ def _started(work: PlanWork, stat: ObjectStat, decoding: Decoding) -> PlanStarte
         etag=stat.etag,
         version_id=stat.version_id,
         size_bytes=stat.size_bytes,
-        duration_hint_s=decoding.facts.duration_hint_s,
+        duration_hint_s=min(hint_s, max_duration_s) if hint_s is not None and hint_s > 0 else None,
         streams=decoding.streams,
+        modified_at=stat.modified_at,
     )
 
 

@@ -11,8 +11,10 @@ import numpy as np
 
 from consumer.core import checkpoint
 from consumer.core.checkpoint import UnreadableCheckpoint
+from consumer.core.documents import parse
 from consumer.core.manifest import ChunkPlan
 from consumer.core.speech import ChunkSpeech, ChunkTask, Engine, Language, Progress, Samples, Segment
+from consumer.core.values import BYTES_PER_SAMPLE
 from consumer.errors import ChangedObject, MissingObject
 from consumer.events import ChunkTranscribed, ClaimCheck, PartialSegment
 from consumer.ports import Attempt, ObjectStore
@@ -29,7 +31,8 @@ SEGMENT_OVERHEAD_BYTES = 64
 class Transcribe:
     """`ChunkWork` to `ChunkTranscribed`, or `ChunkSkipped` when what the planner stored is gone.
 
-    Raises ChangedObject when the stored audio is not what was planned, the store's errors, and the engine's.
+    Raises ChangedObject when the stored audio is not what was planned, UnreadableDocument when its plan is none, the
+    store's errors, and the engine's.
     """
 
     def __init__(
@@ -49,13 +52,16 @@ class Transcribe:
     def __call__(self, work: ChunkWork, attempt: Attempt) -> ChunkTranscribed | ChunkSkipped:
         keys = keys_of(work)
         try:
-            plan = ChunkPlan.model_validate_json(self._store.get(self._bucket, keys.chunk_plan(work.chunk_index)))
+            plan = self._plan(keys.chunk_plan(work.chunk_index))
             stored = self._stored(keys.checkpoint(work.chunk_index))
             if isinstance(stored, Checkpoint):
                 return self._announcement(work, plan, stored, reused=True)
             return self._compute(work, plan, attempt, replaces=stored)
         except MissingObject:
             return ChunkSkipped(job_id=work.job_id, run=work.run, chunk_index=work.chunk_index, reason="gone")
+
+    def _plan(self, key: str) -> ChunkPlan:
+        return parse(ChunkPlan, self._store.get(self._bucket, key), f"{self._bucket}/{key}")
 
     def _stored(self, key: str) -> Checkpoint | Unreadable | None:
         """What an earlier attempt left, if any."""
@@ -111,11 +117,21 @@ class Transcribe:
             return Spoken(work.options.language)
         if work.language is not None:
             return Spoken(work.language)
-        sample = to_floats(self._store.get(self._bucket, keys_of(work).language_sample))
+        sample = self._sample(keys_of(work).language_sample)
         detected: Language | None = None
         if len(sample):
             detected = self._engine.detect_language(sample, work.options.model)
         return Spoken(detected.code, detected.probability) if detected else None
+
+    def _sample(self, key: str) -> Samples:
+        pcm = self._store.get(self._bucket, key)
+        if len(pcm) % BYTES_PER_SAMPLE:
+            raise ChangedObject(
+                f"{self._bucket}/{key} holds no whole samples; keep others out of the work bucket and send the job "
+                "again",
+                key=key,
+            )
+        return to_floats(pcm)
 
     def _progress(self, work: ChunkWork, attempt: Attempt) -> Progress:
         """Asks whether to go on every time, and reports at most once per interval."""

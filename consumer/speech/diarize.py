@@ -26,6 +26,7 @@ from consumer.errors import Misconfigured
 from consumer.events import DiarizeOptions
 from consumer.speech.environment import make_importable, quiet
 from consumer.speech.replay import become_replay, stored_scores
+from consumer.speech.voiceless import without_voice
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,8 @@ class Diarizer:
         )
 
     def _row(self, activities: Iterable[Activity], count: int) -> tuple[Floats, Floats] | None:
-        """Scores and embeddings of all windows of the recording, each activity let go once it is copied."""
+        """Scores and embeddings of all windows of the recording, each activity let go once it is copied. An embedding
+        that is none is NaN."""
         scores = embeddings = None
         expected = 0
         for activity in activities:
@@ -217,6 +219,7 @@ class Diarizer:
             silent = self._binary(activity.scores).sum(axis=1) == 0
             scores[rows] = activity.scores
             embeddings[rows] = np.where(silent[:, :, None], np.float32(1.0), activity.embeddings)
+            embeddings[rows][without_voice(embeddings[rows])] = np.nan
         return None if scores is None or embeddings is None or not expected else (scores, embeddings)
 
     def _feature(self, scores: Floats) -> Any:
@@ -240,11 +243,11 @@ def _turns(annotation: Any) -> tuple[Turn, ...]:
 
 
 def _voices(output: Any) -> dict[str, tuple[float, ...]]:
-    """One embedding per speaker, in the order of the labels; none where pyannote has none (NaN)."""
+    """One embedding per speaker, in the order of the labels; none where pyannote has none (NaN, or only zeros)."""
     labels = output.speaker_diarization.labels()
     rows = output.speaker_embeddings
     pairs = zip(labels, rows, strict=False) if rows is not None else ()
-    return {label: tuple(float(x) for x in row) for label, row in pairs if np.isfinite(row).all()}
+    return {label: tuple(float(x) for x in row) for label, row in pairs if not without_voice(row)}
 
 
 @contextmanager

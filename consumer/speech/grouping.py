@@ -54,7 +54,8 @@ def _one_round(points: Embeddings, most: int) -> Numbers:
     """Groups of points, none of them in two blocks; every block gets its share of them."""
     from scipy.cluster.hierarchy import fcluster, ward
 
-    directions = points / np.linalg.norm(points, axis=1, keepdims=True)
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    directions = np.divide(points, lengths, out=np.zeros_like(points), where=lengths > 0)
     blocks = min(-(-len(points) // BLOCK), most)
     borders = np.arange(blocks + 1) * len(points) // blocks
     shares = np.diff(np.arange(blocks + 1) * most // blocks)
@@ -70,8 +71,12 @@ def _one_round(points: Embeddings, most: int) -> Numbers:
 
 
 def _means(embeddings: Embeddings, groups: Numbers) -> Embeddings:
-    """(n_groups, dimension); summed in double precision, in the order of the embeddings."""
+    """(n_groups, dimension); summed in double precision, in the order of the embeddings. Where they cancel each other
+    out the first one stands for all: a mean without a direction has no distance to anything."""
     sums = np.zeros((int(groups.max()) + 1, embeddings.shape[1]))
     np.add.at(sums, groups, embeddings)
     means: Embeddings = (sums / np.bincount(groups)[:, None]).astype(embeddings.dtype)
+    nowhere = np.flatnonzero(~np.linalg.norm(means, axis=1).astype(bool))
+    firsts = np.unique(groups, return_index=True)[1]
+    means[nowhere] = embeddings[firsts[nowhere]]
     return means

@@ -3,11 +3,13 @@
 `SpeakerDiarization.apply` asks itself for both; here they come with the recording. Steps that take too much memory
 are replaced: scores are binarised block by block, and turns are rebuilt block by block (rebuilding.py), which both
 give the same. Only past MOST_CLUSTERED embeddings is the result another: then near ones are clustered as groups
-(grouping.py). All embeddings are assigned to the clusters that were found, as always.
+(grouping.py). All embeddings are assigned to the clusters that were found, as always; but for those that are none, with
+which pyannote ends, or takes them for the first speaker (voiceless.py).
 """
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from typing import Any
 
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 
 from consumer.speech.grouping import stand_ins
 from consumer.speech.rebuilding import Runs, annotation, rebuild
+from consumer.speech.voiceless import placed, silenced
+
+log = logging.getLogger(__name__)
 
 BLOCK = 1_000
 """Windows binarised together; the work arrays are about twenty times as large as the scores."""
@@ -57,10 +62,30 @@ def _bounded(clustering: type) -> type:
     from pyannote.audio.pipelines.clustering import AgglomerativeClustering, VBxClustering
 
     if issubclass(clustering, AgglomerativeClustering):
-        return type("BoundedAgglomerative", (_GroupsTheClustered, clustering), {})
+        return type("BoundedAgglomerative", (_PlacesTheVoiceless, _GroupsTheClustered, clustering), {})
     if issubclass(clustering, VBxClustering):
-        return type("BoundedVBx", (_GroupsTheChosen, clustering), {})
-    return clustering
+        return type("BoundedVBx", (_PlacesTheVoiceless, _GroupsTheChosen, clustering), {})
+    return type("Bounded", (_PlacesTheVoiceless, clustering), {})
+
+
+class _PlacesTheVoiceless:
+    """Local speakers whose embedding is NaN are nobody to the clustering, and get their speaker afterwards."""
+
+    def __call__(self, embeddings: NDArray[np.floating[Any]], segmentations: Any, **wanted: Any) -> tuple[Any, ...]:
+        own: Any = super()
+        voiceless = np.isnan(embeddings[:, :, 0])
+        if not voiceless.any():
+            found: tuple[Any, ...] = own.__call__(embeddings, segmentations, **wanted)
+            return found
+        log.warning(
+            "Voices without an embedding are placed by what is beside them", extra={"voices": int(voiceless.sum())}
+        )
+        embeddings[voiceless] = 1.0
+        with silenced(segmentations.data, voiceless):
+            clusters, *rest = own.__call__(embeddings, segmentations, **wanted)
+        grid = segmentations.sliding_window
+        step_frames = segmentations.data.shape[1] * grid.step / grid.duration
+        return placed(clusters, segmentations.data, voiceless, step_frames), *rest
 
 
 class _GroupsTheClustered:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from consumer.core import dead_letters as dead
 from consumer.core.audit import NO_RUN, Action
+from consumer.errors import Cancelled
 from tests.chaos.evidence import Evidence, Noted, Result, RunKey
 from tests.chaos.scenario import JOBS, Kind
 from tests.chaos.verdict import Verdict, verdict
@@ -62,7 +63,7 @@ def _due(seen: Evidence, result: Result) -> Counter[str]:
             Action.JOB_REFUSED if Kind.REFUSED in kinds else Action.JOB_ACCEPTED: 1,
             Action.JOB_FINISHED: 1,
             Action.RESULT_WRITTEN: int(result.status in WITH_RESULT),
-            Action.JOB_CANCELLED: int(result.status == "cancelled" and run[0] in seen.cancels),
+            Action.JOB_CANCELLED: int(result.code == Cancelled.code),
             Action.RECORDING_READ: sum(one == run for one, _ in seen.readings),
             Action.DATA_REMOVED: seen.cleanings.count((run, False)),
             Action.RESULTS_EXPIRED: seen.cleanings.count((run, True)),

@@ -10,20 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from consumer.contracts import CARRIED
-from consumer.coordinator.machine import COORDINATE
 from consumer.core.layout import CHUNK_LANES, Topic
 from consumer.events import AuditRecorded, ChunkTranscribed, Event, JobFinished, JobProgress
 from consumer.ports import Received
 from consumer.work import (
     AssemblyFailed,
     AssemblyWork,
-    CancelRequested,
     ChunkFailed,
     ChunkWork,
     CleanupFailed,
     CleanupFinished,
     CleanupWork,
-    JobReceived,
     PlanFailed,
     PlanStarted,
     PlanWork,
@@ -70,10 +67,6 @@ def _facts(system: Cluster, event: Event) -> dict[str, Any] | None:
             return {"fact": "transcribed", **_run(event), "chunk": event.chunk_index}
         case JobProgress():
             return {"fact": "progress", **_run(event), "sequence": event.sequence, "fraction": event.fraction}
-        case JobReceived():
-            return {"fact": "received", "job": event.job_id}
-        case CancelRequested() if event.requested_by != COORDINATE:
-            return {"fact": "cancel", "job": event.job_id}
         case PlanStarted():
             return {"fact": "reading", **_run(event), "epoch": event.epoch}
         case CleanupFinished():

@@ -175,8 +175,6 @@ class Evidence:
     """Runs and numbers of the plans that were answered: begun, or failed."""
     cleanings: tuple[tuple[RunKey, bool], ...] = ()
     """Cleanups that were answered as done: of which run, and whether of its results."""
-    cancels: frozenset[str] = frozenset()
-    """Jobs whose cancel came when the job was known."""
     faults: tuple[FaultDone, ...] = ()
     lives: tuple[Life, ...] = ()
     not_alive: tuple[str, ...] = ()

@@ -73,7 +73,6 @@ def load(folder: Path) -> Evidence:
         words=frozenset({REASON, METADATA, *(word for e in journal["reference"] for word in e.fields["words"])}),
         readings=frozenset(_readings(facts["reading"], facts["failure"])),
         cleanings=tuple((_run(f), f["results"]) for f in facts["cleaned"]),
-        cancels=_heard_cancels(facts["received"], facts["cancel"]),
         faults=tuple(_faults(journal["fault"])),
         lives=tuple(_lives(journal["process-started"], journal["process-ended"])),
         not_alive=tuple(entry.fields["life"] for entry in journal["not-alive"]),
@@ -184,12 +183,6 @@ def _readings(begun: list[Fields], failed: list[Fields]) -> Iterator[tuple[RunKe
     for f in failed:
         if f["name"].endswith("/plan"):
             yield _run(f), f["attempt"]
-
-
-def _heard_cancels(received: list[Fields], cancels: list[Fields]) -> frozenset[str]:
-    """A cancel may overtake its job. Both are events of one partition, so their offsets tell."""
-    first = {f["job"]: f["offset"] for f in sorted(received, key=lambda f: f["offset"], reverse=True)}
-    return frozenset(f["job"] for f in cancels if f["job"] in first and f["offset"] > first[f["job"]])
 
 
 def _run(f: Fields) -> RunKey:

@@ -128,6 +128,11 @@ WRONG: dict[str, tuple[Check, dict[str, Any], str]] = {
         {"noted": (*TRAIL, noted(Action.JOB_FINISHED, 9, run=("other", 1)))},
         "and no result",
     ),
+    "a cancelled run of which the audit trail does not know who asked": (
+        audit.audit_trail,
+        {"results": (replace(GOOD.results[0], status="cancelled", code="CANCELLED"),)},
+        "has 0 job_cancelled in the audit trail, and 1 are due",
+    ),
     "a deletion that nobody asked for": (
         audit.audit_trail,
         {"noted": (*TRAIL, noted(Action.RECORDING_DELETED, 9))},

@@ -33,7 +33,7 @@ from consumer.metrics import Metrics
 from consumer.patience import Patience
 from consumer.ports import Headers, Outgoing, Received
 from consumer.refusals import RefusalLimit
-from consumer.results_lookup import find_result, last_run
+from consumer.results_lookup import known_digest, last_run
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import ModelSettings, Settings, TopicSettings
 from consumer.tasks import Handler
@@ -89,8 +89,8 @@ class MemorySystem:
 
     def add_coordinator(self) -> Coordination:
         def lookup(job_id: str) -> Past:
-            found = find_result(self.store, RESULTS, job_id)
-            return Past(last_run(self.store, WORK_BUCKET, RESULTS, job_id), found.request_digest if found else None)
+            digest = known_digest(self.store, RESULTS, job_id)
+            return Past(last_run(self.store, WORK_BUCKET, RESULTS, job_id), digest)
 
         inbox = MemoryInbox(self.broker, self.post.topic(Topic.JOB_EVENTS), "coordinate")
         made = Coordination(
@@ -132,7 +132,10 @@ class MemorySystem:
         return self._worker("assemble", AssemblyWork, function, (Topic.ASSEMBLY_WORK,), 1.0)
 
     def add_cleaner(self) -> Loop:
-        function = CleanUp(self.store, WORK_BUCKET, RESULTS, keep_work_on_failure=True)
+        may_delete = self.settings.limits.may_delete_recordings
+        function = CleanUp(
+            self.store, WORK_BUCKET, RESULTS, keep_work_on_failure=True, may_delete_recordings=may_delete
+        )
         return self._worker("cleanup", CleanupWork, function, (Topic.CLEANUP_WORK,), 4.0)
 
     def kill(self, loop: Loop | Coordination) -> None:

@@ -12,6 +12,7 @@ from consumer.core.layout import Topic
 from consumer.errors import MissingObject
 from consumer.events import AuditRecorded, JobStatus
 from consumer.settings import LimitSettings, ModelSettings, Settings, TopicSettings
+from consumer.work import CancelRequested
 from tests.integration.memory_system import RECORDINGS, MemorySystem
 from tests.integration.test_runs_in_memory import broken_at, control
 from tests.integration.test_whole_path_in_memory import system
@@ -24,13 +25,17 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 def started(*, deletion: bool = False, engine: StandInEngine | None = None) -> MemorySystem:
     made = system(30.0)
     made.engine = engine or made.engine
-    made.settings = Settings(
+    made.settings = settings(deletion)
+    made.start()
+    return made
+
+
+def settings(deletion: bool) -> Settings:
+    return Settings(
         models=ModelSettings(allowed=("tiny",)),
         topics=TopicSettings(state_partitions=2, work_partitions=2),
         limits=LimitSettings(may_delete_recordings=deletion),
     )
-    made.start()
-    return made
 
 
 def trail(made: MemorySystem, last: Action) -> list[tuple[str, str, str]]:
@@ -70,6 +75,23 @@ def test_a_job_that_may_not_ask_for_that_is_refused_by_name_and_its_recording_st
     assert made.store.stat(RECORDINGS, "a").size_bytes > 0
 
 
+def test_a_recording_stays_when_the_deletion_is_forbidden_before_it_is_due() -> None:
+    """The job was admitted when it was allowed; the cleaner was started with the settings of now."""
+    made = system(30.0)
+    made.settings = settings(deletion=True)
+    for add in (made.add_intake, made.add_coordinator, made.add_planner, made.add_transcriber, made.add_assembler):
+        add()
+    made.submit(job_id="job", options={"delete_recording": True})
+    assert made.finish("job")["job"].status is JobStatus.COMPLETED
+    made.settings = settings(deletion=False)
+    made.add_cleaner()
+    assert trail(made, Action.RECORDING_KEPT)[-2:] == [
+        ("cleanup", "data_removed", "ok"),
+        ("cleanup", "recording_kept", "DELETION_NOT_ALLOWED"),
+    ]
+    assert made.store.stat(RECORDINGS, "a").size_bytes > 0
+
+
 def test_a_failed_job_keeps_the_recording_and_says_which_chunk_was_given_up() -> None:
     made = started(deletion=True, engine=broken_at(0))
     made.submit(job_id="job", options={"delete_recording": True})
@@ -96,6 +118,21 @@ def test_who_cancelled_and_who_retried_is_written_down() -> None:
     control(made, action="retry", requested_by="eve")
     assert ("eve", "job_retried", "ok") in trail(made, Action.JOB_RETRIED)
     assert [action for _, action, _ in lines].count("job_cancelled") == 1
+
+
+def test_a_cancel_that_overtakes_its_job_is_in_the_trail_with_who_asked() -> None:
+    """The coordinator knows no such job when it hears of the cancel; the planner has it from the control topic."""
+    made = started()
+    control(made, action="cancel", requested_by="bob", reason=SECRET)
+    made.turn_until(lambda: bool(made.seen(Topic.JOB_EVENTS, CancelRequested)))
+    made.submit(job_id="job", submitted_by="ada")
+    assert made.finish("job")["job"].status is JobStatus.CANCELLED
+    assert trail(made, Action.JOB_FINISHED) == [
+        ("ada", "job_accepted", "ok"),
+        ("plan", "recording_read", "CANCELLED"),
+        ("bob", "job_cancelled", "ok"),
+        ("coordinate", "job_finished", "CANCELLED"),
+    ]
 
 
 def test_duplicates_and_dead_letters_are_in_the_trail() -> None:

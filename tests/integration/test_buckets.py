@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
 from minio.commonconfig import ENABLED, AndOperator, Filter, Tags
 from minio.lifecycleconfig import Expiration, LifecycleConfig, NoncurrentVersionExpiration, Rule
+from minio.versioningconfig import VersioningConfig
 
 from consumer import buckets
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.s3_buckets import S3Buckets
 from consumer.buckets import Expiry
 from consumer.cli import main
-from consumer.findings import Level
+from consumer.findings import Finding, Level
 from consumer.settings import Settings
 from tests.servers.minio import Minio
 
@@ -78,14 +80,53 @@ def test_results_stay_and_leftovers_of_work_go(
 ) -> None:
     assert create(admin, settings) == [
         f"bucket {work}",
-        f"rule whisperx-work of {work}: work/ expires after 14 days",
+        f"rule whisperx-work of {work}: work/ expires after 14 days, old versions go after 1 day",
         f"bucket {results}",
+        f"rule whisperx-results of {results}: results/ stays, old versions go after 1 day",
     ]
-    assert admin.expiries(work) == [Expiry("whisperx-work", "work/", 14)]
+    assert admin.expiries(work) == [Expiry("whisperx-work", "work/", 14, old_days=1)]
     assert admin.expiries(results) == []
-    config = minio.client().get_bucket_lifecycle(work)
+    for bucket in (work, results):
+        config = minio.client().get_bucket_lifecycle(bucket)
+        assert config is not None
+        assert [rule.noncurrent_version_expiration for rule in config.rules] == [NoncurrentVersionExpiration(1)]
+
+
+def test_what_was_removed_from_a_bucket_that_keeps_versions_goes_in_the_end(
+    admin: S3Buckets, settings: Settings, minio: Minio, work: str, results: str
+) -> None:
+    """The store takes the rules, also where versions are on; the mark that a deletion leaves goes as well. What is
+    current stays: of results no version expires by its age."""
+    for bucket in (work, results):
+        admin.make(bucket)
+        minio.client().set_bucket_versioning(bucket, VersioningConfig(ENABLED))
+    warned = list(version_findings(admin, settings))
+    assert [(one.level, one.todo.startswith(buckets.TODO)) for one in warned] == 2 * [(Level.WARN, True)]
+    create(admin, settings)
+    assert create(admin, settings) == []
+    assert list(version_findings(admin, settings)) == []
+    assert admin.rules(results) == [Expiry("whisperx-results", "results/", 0, old_days=1)]
+    config = minio.client().get_bucket_lifecycle(results)
     assert config is not None
-    assert [rule.noncurrent_version_expiration for rule in config.rules] == [NoncurrentVersionExpiration(1)]
+    (rule,) = config.rules
+    assert rule.expiration is not None
+    assert (rule.expiration.days, rule.expiration.expired_object_delete_marker) == (None, True)
+
+
+def version_findings(admin: S3Buckets, settings: Settings) -> Iterator[Finding]:
+    with closing(S3Store.of(settings.store)) as store:
+        yield from buckets.version_findings(admin, store, settings.store, "doctor/probe")
+
+
+def test_old_versions_of_which_some_are_kept_are_not_gone(
+    admin: S3Buckets, settings: Settings, minio: Minio, results: str
+) -> None:
+    admin.make(results)
+    minio.client().set_bucket_versioning(results, VersioningConfig(ENABLED))
+    kept = NoncurrentVersionExpiration(1, newer_noncurrent_versions=3)
+    rule = Rule(ENABLED, rule_filter=Filter(prefix=""), rule_id="theirs", noncurrent_version_expiration=kept)
+    minio.client().set_bucket_lifecycle(results, LifecycleConfig([rule]))
+    assert [found.level for found in version_findings(admin, settings)] == [Level.WARN]
 
 
 def test_creating_again_changes_nothing(admin: S3Buckets, settings: Settings) -> None:
@@ -129,10 +170,10 @@ def test_rules_of_others_are_kept(admin: S3Buckets, settings: Settings, minio: M
         assert found["versions"].noncurrent_version_expiration == NoncurrentVersionExpiration(5)
     assert admin.expiries(work) == [
         Expiry("tagged", "work/", 30, conditional=True),
-        Expiry("whisperx-work", "work/", 20),
+        Expiry("whisperx-work", "work/", 20, old_days=1),
     ]
     assert create(admin, settings_with(minio, work, results, work_expiry_days=20)) == [
-        f"rule whisperx-results of {results}: removed"
+        f"rule whisperx-results of {results}: results/ stays, old versions go after 1 day"
     ]
     assert [rule.rule for rule in admin.expiries(results)] == ["tagged"]
 
@@ -155,7 +196,7 @@ def test_a_rule_of_others_reaches_no_further_than_before(
     assert "<ObjectSizeGreaterThan>1000000000</ObjectSizeGreaterThan>" in after
     assert admin.expiries(work) == [
         Expiry("large", "", 1, conditional=True),
-        Expiry("whisperx-work", "work/", 14),
+        Expiry("whisperx-work", "work/", 14, old_days=1),
     ]
     admin.set_rule(work, "whisperx-work", None)
     assert admin._ask("GET", work) == before
@@ -171,7 +212,10 @@ def test_one_bucket_for_both_gets_both_rules(minio: Minio, work: str) -> None:
     settings = settings_with(minio, work, work, results_expiry_days=90)
     admin = S3Buckets(S3Store.of(settings.store))
     create(admin, settings)
-    assert admin.expiries(work) == [Expiry("whisperx-work", "work/", 14), Expiry("whisperx-results", "results/", 90)]
+    assert admin.expiries(work) == [
+        Expiry("whisperx-work", "work/", 14, old_days=1),
+        Expiry("whisperx-results", "results/", 90, old_days=1),
+    ]
     assert create(admin, settings) == []
 
 

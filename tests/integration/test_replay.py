@@ -283,6 +283,51 @@ def test_pyannote_never_clusters_more_than_the_limit(
     assert 1_000 < seen[1] <= 2_000
 
 
+NONE = [np.nan, np.inf, 0.0, 3e38]
+
+
+def spoilt(activities: Iterable[Activity], share: float) -> list[Activity]:
+    """With so many of the embeddings of speaking voices no embeddings any more."""
+    random = np.random.default_rng(SEED)
+    row = []
+    for activity in activities:
+        embeddings = activity.embeddings.copy()
+        for place in np.argwhere(np.isfinite(embeddings).all(axis=2)):
+            if random.random() < share:
+                embeddings[tuple(place)] = random.choice(NONE)
+        row.append(Activity(activity.first, activity.scores, embeddings))
+    return row
+
+
+@pytest.mark.parametrize("kind", ["diarizer", "vbx"])
+@pytest.mark.parametrize("most", [200, 6_000])
+def test_voices_without_an_embedding_are_taken_for_those_heard_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    said: list[Turn],
+    activities: list[Activity],
+    kind: str,
+    most: int,
+) -> None:
+    """A tenth of them."""
+    monkeypatch.setattr(replay, "MOST_CLUSTERED", most)
+    joined: Diarizer = request.getfixturevalue(kind)
+    whole = error_rates(said, joined.join(activities, SAMPLES, DiarizeOptions()).turns)
+    wrong = error_rates(said, joined.join(spoilt(activities, 0.1), SAMPLES, DiarizeOptions()).turns)
+    assert wrong["der"] < whole["der"] + 0.01
+
+
+@pytest.mark.parametrize("kind", ["diarizer", "vbx"])
+def test_speech_without_any_embedding_is_that_of_one_speaker(
+    request: pytest.FixtureRequest, activities: list[Activity], kind: str
+) -> None:
+    joined: Diarizer = request.getfixturevalue(kind)
+    found = joined.join(spoilt(activities, 1.0), SAMPLES, DiarizeOptions(embeddings=True))
+    assert found.exclusive == joined.join(activities, SAMPLES, DiarizeOptions(num_speakers=1)).exclusive
+    assert {turn.speaker for turn in found.exclusive} == {"SPEAKER_00"}
+    assert found.embeddings == {}
+
+
 def test_a_row_of_activities_is_held_once(diarizer: Diarizer) -> None:
     """Each is let go when it is copied: the peak is one copy of the recording's, and a little."""
     whole_bytes = 1_800 * (talk.FRAMES + talk.DIMENSION) * talk.LOCAL_SPEAKERS * 4

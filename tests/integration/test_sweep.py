@@ -108,7 +108,7 @@ def test_without_the_brokers_nothing_is_removed(made: ServerSystem, monkeypatch:
 def test_a_recording_goes_only_as_it_was_pinned(made: ServerSystem, minio: Minio, versioned: bool) -> None:
     if versioned:
         minio.client().set_bucket_versioning(made.recordings, VersioningConfig(ENABLED))
-    clean_up = CleanUp(made.store, made.work, made.results, True)
+    clean_up = CleanUp(made.store, made.work, made.results, True, may_delete_recordings=True)
     said = {}
     for key in ("as-it-was", "overwritten"):
         made.store.put(made.recordings, key, b"before")
@@ -117,7 +117,7 @@ def test_a_recording_goes_only_as_it_was_pinned(made: ServerSystem, minio: Minio
         if key == "overwritten":
             made.store.put(made.recordings, key, b"after")
         ref = RecordingRef(bucket=made.recordings, key=key, etag=stat.etag, version_id=stat.version_id)
-        work = CleanupWork(job_id="job", run=1, status=JobStatus.COMPLETED, recording=ref, ended_at=stat.modified_at)
+        work = CleanupWork(job_id="job", run=1, status=JobStatus.COMPLETED, recording=ref, modified_at=stat.modified_at)
         said[key] = clean_up(work, FakeAttempt()).recording
     assert said == {"as-it-was": "ok", "overwritten": "ok" if versioned else "SOURCE_CHANGED"}
     assert list(made.store.list_keys(made.recordings, "")) == ["overwritten"]

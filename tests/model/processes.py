@@ -22,7 +22,7 @@ from consumer.loop import POLL_S, Loop, LoopLimits
 from consumer.patience import Patience
 from consumer.ports import Attempt, Outgoing, Received
 from consumer.refusals import RefusalLimit
-from consumer.results_lookup import find_result, last_run
+from consumer.results_lookup import known_digest, last_run
 from consumer.roles import IntakeHandler, WorkHandler
 from consumer.tasks import Crash, Handler, Output, Ticket
 from consumer.work import AssemblyWork, ChunkWork, CleanupWork, PlanWork, Work, keys_of
@@ -204,9 +204,8 @@ class Factory:
         world, store = self.world, ModelStore(self.world.store, fate)
 
         def lookup(job_id: str) -> Past:
-            found = find_result(store, RESULTS_BUCKET, job_id)
-            newest = last_run(store, WORK_BUCKET, RESULTS_BUCKET, job_id)
-            return Past(newest, found.request_digest if found else None)
+            digest = known_digest(store, RESULTS_BUCKET, job_id)
+            return Past(last_run(store, WORK_BUCKET, RESULTS_BUCKET, job_id), digest)
 
         inbox = ModelInbox(world.broker, world.post.topic(Topic.JOB_EVENTS), "coordinate", fate)
         process = Coordinating("coordinate", name, fate, [inbox])

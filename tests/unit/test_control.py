@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from consumer.adapters.memory_broker import MemoryBroker, MemoryTail
-from consumer.control import ControlWatch
+from consumer.control import Cancel, ControlWatch
 from consumer.core.layout import Topic
 from consumer.events import JobControl
 from consumer.ports import Outgoing
@@ -37,6 +37,13 @@ def test_a_cancel_means_its_job_and_no_other() -> None:
     assert not watch.cancelled("other", 1)
 
 
+def test_who_asked_first_for_the_end_of_a_run_is_remembered() -> None:
+    asked = [CANCEL.model_copy(update={"requested_by": name}) for name in ("ada", "bob")]
+    watch = watch_of(*asked)
+    assert watch.cancelled("job", 1) == Cancel(1, "ada")
+    assert watch_of(*asked, SECOND).cancelled("job", 1) == Cancel(2, "coordinate")
+
+
 def test_a_cancel_does_not_mean_a_later_run() -> None:
     assert not watch_of(CANCEL, CANCEL).cancelled("job", 2)
 
@@ -46,7 +53,7 @@ def test_a_cancel_that_names_a_run_means_it_and_those_before_in_whatever_order_i
     controls: tuple[JobControl, ...],
 ) -> None:
     watch = watch_of(*controls)
-    assert [watch.cancelled("job", run) for run in (1, 2, 3)] == [True, True, False]
+    assert [watch.cancelled("job", run) is not None for run in (1, 2, 3)] == [True, True, False]
 
 
 def test_a_retry_that_was_asked_for_neither_cancels_nor_lifts_a_cancel() -> None:

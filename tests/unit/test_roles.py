@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from consumer.control import Cancel
 from consumer.core.layout import Topic
 from consumer.core.retries import RetryPolicy
 from consumer.errors import (
@@ -45,6 +46,7 @@ from consumer.work import (
 POST = Post(Codec(None, "/test"), "t.", lambda: 1000.0)
 PATIENCE = Patience("test", RetryPolicy(3, 0.5, 5.0), Health(60, 60), lambda: False)
 REFUSALS = RefusalLimit("test", Health(60, 60), 100, 60.0)
+CANCEL = Cancel(1, "ada")
 WORK = ChunkWork(job_id="job", run=1, chunk_index=3, attempt=2, audio_s=60.0, options=JobOptions())
 DONE = ChunkSkipped(job_id="job", run=1, chunk_index=3, reason="gone")
 
@@ -94,7 +96,7 @@ def handler(
         POST,
         patience=PATIENCE,
         refusals=REFUSALS,
-        cancelled=lambda job_id, run: cancelled and job_id == "job",
+        cancelled=lambda job_id, run: CANCEL if cancelled and job_id == "job" else None,
         metrics=metrics or Metrics(),
     )
 
@@ -159,7 +161,7 @@ def test_a_cancelled_chunk_is_answered_as_skipped_and_not_computed() -> None:
 
     skipped = answer_of(handler(never, cancelled=True)(record_of(WORK), Ticket()), ChunkSkipped)
     assert isinstance(skipped, ChunkSkipped)
-    assert skipped.reason == "cancelled"
+    assert (skipped.reason, skipped.cancelled_by) == ("cancelled", "ada")
 
 
 def test_a_cancel_in_the_middle_is_answered_as_skipped() -> None:
@@ -194,12 +196,12 @@ def test_cancelled_plans_and_assemblies_are_answered_too() -> None:
         POST,
         patience=PATIENCE,
         refusals=REFUSALS,
-        cancelled=lambda job_id, run: True,
+        cancelled=lambda job_id, run: CANCEL,
         metrics=Metrics(),
     )
     failed = answer_of(plan(record_of(work, Topic.PLAN_WORK), Ticket()), PlanFailed)
     assert isinstance(failed, PlanFailed)
-    assert failed.error.code == "CANCELLED"
+    assert (failed.error.code, failed.cancelled_by) == ("CANCELLED", "ada")
 
 
 def test_cleanup_goes_on_although_its_job_was_cancelled() -> None:
@@ -212,7 +214,7 @@ def test_cleanup_goes_on_although_its_job_was_cancelled() -> None:
         POST,
         patience=PATIENCE,
         refusals=REFUSALS,
-        cancelled=lambda job_id, run: True,
+        cancelled=lambda job_id, run: CANCEL,
         metrics=Metrics(),
     )
     assert answer_of(cleanup(record_of(work, Topic.CLEANUP_WORK), Ticket()), CleanupFinished) == done

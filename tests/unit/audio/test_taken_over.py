@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -13,9 +14,11 @@ from consumer.audio.decoders import Decoders
 from consumer.audio.protocol import Kind
 from consumer.audio.sniff import MediaType
 from consumer.errors import DecoderCrashed, UnreadableAudio
+from consumer.functions import plan
 from consumer.settings import LimitSettings
 from tests import media
 from tests.unit.audio.sources import BytesSource, Decoded, read_out
+from tests.unit.functions.test_plan import BUCKET, DictStore, RecordedAttempt, make_plan, work
 from tests.wrong_decoders import program_with
 
 ORDERED = """
@@ -47,10 +50,13 @@ def liars() -> Iterator[Decoders]:
 
 def told(liars: Decoders, *messages: tuple[Kind, str]) -> Decoded:
     """What we make of these messages; their contents are expressions, as an order is short."""
-    spelt = ", ".join(f"({int(kind)}, {content})" for kind, content in messages)
-    media_type = MediaType("audio/wav", f"[{spelt}]")
-    with decode(BytesSource(media.wav(media.tone(1))), media_type, LimitSettings(), liars) as decoding:
+    with decode(BytesSource(media.wav(media.tone(1))), ordering(*messages), LimitSettings(), liars) as decoding:
         return read_out(decoding)
+
+
+def ordering(*messages: tuple[Kind, str]) -> MediaType:
+    spelt = ", ".join(f"({int(kind)}, {content})" for kind, content in messages)
+    return MediaType("audio/wav", f"[{spelt}]")
 
 
 def facts(**lies: object) -> tuple[Kind, str]:
@@ -101,3 +107,17 @@ def test_a_reason_can_be_written_into_an_event_and_shown_in_a_terminal(liars: De
     for message in (refused.value.message, warning.message):
         assert message.encode().decode().isprintable()
         assert 500 < len(message) < 1_000
+
+
+@pytest.mark.parametrize(("lie", "taken"), [(9e29, LimitSettings().max_duration_s), (-9e29, None), (0, None)])
+def test_a_length_that_is_made_up_counts_for_no_more_than_the_longest_recording(
+    liars: Decoders, monkeypatch: pytest.MonkeyPatch, lie: float, taken: float | None
+) -> None:
+    """Else other jobs would wait for a plan of so many seconds before theirs begins."""
+    order = ordering(facts(duration_hint_s=lie), (Kind.PCM, "bytes(32_000)"), ending())
+    monkeypatch.setattr(plan, "sniff", lambda _: order)
+    monkeypatch.setattr(plan, "decode", partial(decode, decoders=liars))
+    store = DictStore({(BUCKET, "talk.mp3"): media.wav(media.tone(1))})
+    attempt = RecordedAttempt(store)
+    make_plan(store)(work(), attempt)
+    assert attempt.started.duration_hint_s == taken

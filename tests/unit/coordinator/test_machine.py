@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -10,8 +11,9 @@ import pytest
 from consumer.coordinator.coordinator import Past
 from consumer.coordinator.machine import TABLE
 from consumer.coordinator.state import JobState, Status
+from consumer.core.audit import Action
 from consumer.core.layout import Topic
-from consumer.events import JobOptions, JobProgress, JobStatus, Priority, Problem
+from consumer.events import AuditRecorded, JobOptions, JobProgress, JobStatus, Priority, Problem
 from consumer.work import (
     AssemblyFailed,
     AssemblyWork,
@@ -164,14 +166,23 @@ def test_a_cancel_that_overtook_its_job_cancels_it_all_the_same() -> None:
     cancelled = Problem(code="CANCELLED", message="m")
     planning = World()
     planning.apply(requested("job"))
-    planning.apply(PlanFailed(job_id="job", run=1, epoch=1, error=cancelled))
+    planning.apply(PlanFailed(job_id="job", run=1, epoch=1, error=cancelled, cancelled_by="ada"))
     transcribing = started(1)
-    transcribing.apply(ChunkSkipped(job_id="job", run=1, chunk_index=0, reason="cancelled"))
+    transcribing.apply(ChunkSkipped(job_id="job", run=1, chunk_index=0, reason="cancelled", cancelled_by="ada"))
     assembling = started(1)
     assembling.apply(transcribed("job", 0))
-    assembling.apply(AssemblyFailed(job_id="job", run=1, attempt=1, error=cancelled))
+    assembling.apply(AssemblyFailed(job_id="job", run=1, attempt=1, error=cancelled, cancelled_by="ada"))
+    late = CancelRequested(job_id="job", requested_at=datetime.fromtimestamp(0, UTC), requested_by="bob")
     for world in (planning, transcribing, assembling):
+        world.apply(late)
         assert [result.status for result in world.results()] == [JobStatus.CANCELLED]
+        assert cancels(world) == [("ada", "job", "ok")], "who was first, once"
+
+
+def cancels(world: World) -> list[tuple[str, str, str]]:
+    """(who, what, outcome) of those in the audit trail."""
+    lines = [event for event in world.sent(Topic.AUDIT) if isinstance(event, AuditRecorded)]
+    return [(one.actor, one.target, one.outcome) for one in lines if one.action == Action.JOB_CANCELLED]
 
 
 def test_a_second_reading_of_other_bytes_is_not_mixed_with_the_first() -> None:
@@ -272,6 +283,7 @@ def test_cancel_ends_the_job_in_every_open_status_and_only_once() -> None:
         world.apply(cancel, cancel)
         world.apply(transcribed("job", 0))
         assert [result.status for result in world.results()] == [JobStatus.CANCELLED]
+        assert cancels(world) == [("intake", "job", "ok")]
         assert world.partials() == {}
 
 
@@ -410,3 +422,11 @@ def test_a_state_survives_its_stored_form() -> None:
     world = started(3)
     state = world.coordinator.jobs["job"]
     assert JobState.from_bytes(state.to_bytes()) == state
+
+
+def test_a_state_that_a_later_version_has_added_to_is_read() -> None:
+    """A partition may go back to an older coordinator while versions change; it must not stand still there."""
+    state = started(3).coordinator.jobs["job"]
+    later = json.loads(state.to_bytes())
+    later["mood"] = later["request"]["mood"] = later["request"]["options"]["mood"] = "good"
+    assert JobState.from_bytes(json.dumps(later).encode()) == state

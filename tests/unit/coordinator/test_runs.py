@@ -221,7 +221,7 @@ class TestRetries:
             (2, "de"),
         ]
 
-    @pytest.mark.parametrize("code", ["SOURCE_CHANGED", "OBJECT_CHANGED"])
+    @pytest.mark.parametrize("code", ["SOURCE_CHANGED", "OBJECT_CHANGED", "DOCUMENT_UNREADABLE"])
     def test_nothing_of_a_recording_that_was_overwritten_is_used(self, code: str) -> None:
         world = failed(error=Problem(code=code, message="m"))
         world.apply(retry(1))
@@ -378,6 +378,26 @@ class TestEarlierResults:
         assert len(cleanups(world)) == world.policy.cleanup.attempts
         assert [e.outcome for e in audited(world, "recording_kept")] == [AWAY.code]
         assert [result.status for result in world.results()] == [JobStatus.COMPLETED]
+
+    def test_what_is_to_be_deleted_is_what_the_first_plan_of_the_run_found(self) -> None:
+        """A later plan may find the same bytes, uploaded again for another job; a later run was asked for with them."""
+        uploaded = [datetime.fromtimestamp(at_s, UTC) for at_s in (100, 200, 300)]
+        wish = with_options(requested("job"), delete_recording=True)
+        world = World(replace(POLICY, may_delete_recordings=True))
+        world.apply(wish)
+        for at, error in zip(uploaded, (AWAY, BROKEN), strict=False):
+            work = plan(world)
+            started = plan_answers(work, 1)[0].model_copy(update={"modified_at": at})
+            world.apply(started, PlanFailed(job_id="job", run=1, epoch=work.epoch, error=error))
+            world.restart()
+            world.now_s += 100.0
+            world.apply()
+        assert world.coordinator.jobs["job"].modified_at_s == 100
+        world.apply(retry())
+        started, *planned = plan_answers(plan(world), 1)
+        world.apply(started.model_copy(update={"modified_at": uploaded[2]}), *planned)
+        completed(world)
+        assert [work.modified_at for work in cleanups(world) if work.recording] == [uploaded[2]]
 
     def test_however_often_a_job_is_forced_its_state_stays_small(self) -> None:
         world = completed(open_job(request=with_options(requested("job"), retention_hours=2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -12,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from consumer.core.checkpoint import UnreadableCheckpoint, decode, encode
+from consumer.core.checkpoint import DOCUMENT, UnreadableCheckpoint, decode, encode
 from consumer.core.speech import Activity, ChunkSpeech, Segment, Word
 from consumer.errors import LostIntermediate
 from consumer.events import ChunkTimings, ModelUsed, Problem
 from tests.unit.core.speech_strategies import segments
+from tests.unit.functions.spoilt import with_more
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 maybe_finite = st.none() | finite
@@ -111,6 +113,24 @@ def test_what_is_no_checkpoint_is_said_to_be_none(data: bytes) -> None:
     with pytest.raises(UnreadableCheckpoint) as caught:
         decode(data)
     assert isinstance(caught.value, LostIntermediate)
+
+
+def test_what_a_later_version_adds_to_a_checkpoint_is_skipped() -> None:
+    """Else it would be computed and written once more, and the work of a finished chunk lost (P3)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(encode(SPEECH))) as old, zipfile.ZipFile(buffer, "w") as new:
+        for name in old.namelist():
+            more = with_more(old.read(name)) if name == DOCUMENT else old.read(name)
+            new.writestr(name, more)
+    assert encode(decode(buffer.getvalue())) == encode(SPEECH)
+
+
+def test_a_checkpoint_with_a_spoilt_byte_is_one_or_is_said_to_be_none() -> None:
+    whole = encode(SPEECH)
+    for at in range(len(whole)):
+        for spoilt in (whole[at] ^ 1, whole[at] ^ 0xFF):
+            with suppress(UnreadableCheckpoint):
+                decode(whole[:at] + bytes([spoilt]) + whole[at + 1 :])
 
 
 def test_a_checkpoint_of_another_version_is_not_guessed_at() -> None:

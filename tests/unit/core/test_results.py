@@ -82,6 +82,12 @@ def test_a_field_of_a_later_version_is_skipped() -> None:
     assert ResultManifest.from_bytes(json.dumps(later).encode()) == MANIFEST
 
 
+def test_so_is_one_inside_of_a_value() -> None:
+    later = json.loads(MANIFEST.to_bytes())
+    later["options"]["mood"] = later["recording"]["mood"] = "good"
+    assert ResultManifest.from_bytes(json.dumps(later).encode()) == MANIFEST
+
+
 def test_an_artifact_is_found_by_its_format() -> None:
     assert MANIFEST.artifact("json") == MANIFEST.artifacts[0]
     assert MANIFEST.artifact("srt") is None

@@ -18,12 +18,13 @@ from consumer.core.manifest import ChunkPlan
 from consumer.core.results import ResultManifest
 from consumer.core.speech import Activity, ChunkSpeech, Diarization, Segment, Word
 from consumer.core.values import Chunk, Span
-from consumer.errors import Cancelled, LostIntermediate
+from consumer.errors import Cancelled, LostIntermediate, UnreadableDocument
 from consumer.events import ChunkTimings, DiarizeOptions, JobOptions, JobStatus, OutputFormat, Problem, RecordingFacts
 from consumer.functions.assemble import Assemble
-from consumer.results_lookup import find_result
+from consumer.results_lookup import find_result, known_digest, last_run
 from consumer.work import AssemblyFinished, AssemblyWork
 from tests.unit.functions.result_fakes import FakeAttempt, JoiningEngine, WatchedStore
+from tests.unit.functions.spoilt import NO_DOCUMENTS
 
 KEYS = RunKeys("job-1", 1)
 CHUNKS = 3
@@ -244,6 +245,14 @@ def test_a_redelivery_after_the_files_have_expired_still_answers() -> None:
     assert _assemble(store)(_work(), FakeAttempt()).transcript_inline is None
 
 
+def test_a_foreign_file_that_is_no_text_is_announced_and_not_inlined() -> None:
+    store = _store()
+    store.put("results", KEYS.artifact("json"), b"\xff")
+    answer = _assemble(store)(_work(), FakeAttempt())
+    assert answer.transcript_inline is None
+    assert "json" in [artifact.format for artifact in answer.artifacts]
+
+
 def test_a_missing_checkpoint_is_a_lost_intermediate() -> None:
     store = _store(1)
     with pytest.raises(LostIntermediate, match="chunk 1 is gone") as caught:
@@ -273,6 +282,34 @@ def test_a_gap_whose_plan_is_gone_too_does_not_withhold_the_rest() -> None:
     _, document = _result(store, _work(chunks_failed=(1,)))
     assert document["gaps"] == []
     assert document["text"] == "Ask 0? Yes. Ask 2? Yes."
+
+
+@pytest.mark.parametrize("data", NO_DOCUMENTS)
+def test_nor_does_one_whose_plan_cannot_be_read(data: bytes) -> None:
+    store = _store(1)
+    store.put("work", KEYS.chunk_plan(1), data)
+    _, document = _result(store, _work(chunks_failed=(1,)))
+    assert document["gaps"] == []
+    assert document["text"] == "Ask 0? Yes. Ask 2? Yes."
+
+
+@pytest.mark.parametrize("data", NO_DOCUMENTS)
+def test_a_manifest_that_cannot_be_read_is_refused_and_stands(data: bytes) -> None:
+    store = _store()
+    store.put("results", KEYS.manifest, data)
+    with pytest.raises(UnreadableDocument, match=KEYS.manifest):
+        _assemble(store)(_work(), FakeAttempt())
+    assert store.get("results", KEYS.manifest) == data
+
+
+def test_a_manifest_with_more_than_this_version_knows_is_announced() -> None:
+    store = _store()
+    answer = _assemble(store)(_work(), FakeAttempt())
+    later = json.loads(store.get("results", KEYS.manifest))
+    later["mood"] = later["options"]["mood"] = "good"
+    store.put("results", KEYS.manifest, json.dumps(later).encode())
+    again = _assemble(store)(_work(), FakeAttempt())
+    assert (again.artifacts, again.models, again.warnings) == (answer.artifacts, answer.models, answer.warnings)
 
 
 def test_a_checkpoint_that_came_after_its_chunk_had_failed_is_left_out() -> None:
@@ -340,3 +377,13 @@ def test_the_newest_run_with_a_result_is_found() -> None:
 
 def test_a_job_without_a_result_is_not_found() -> None:
     assert find_result(WatchedStore(), "results", "job-1") is None
+
+
+@pytest.mark.parametrize("data", NO_DOCUMENTS)
+def test_a_job_whose_manifest_cannot_be_read_counts_as_new_and_keeps_no_other_job_waiting(data: bytes) -> None:
+    store = _store()
+    _assemble(store)(_work(), FakeAttempt())
+    assert known_digest(store, "results", "job-1") == "abc"
+    store.put("results", KEYS.manifest, data)
+    assert known_digest(store, "results", "job-1") is None
+    assert last_run(store, "work", "results", "job-1") == 1

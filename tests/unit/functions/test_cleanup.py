@@ -95,12 +95,15 @@ def _calls(*, versioned: bool = False, at: datetime = UPLOADED) -> tuple[MemoryS
     return store, RecordingRef(bucket="calls", key="a.wav", etag=stat.etag, version_id=stat.version_id)
 
 
-def _deleting(ref: RecordingRef, status: JobStatus = JobStatus.COMPLETED) -> CleanupWork:
-    return CleanupWork(job_id="job-1", run=1, status=status, recording=ref, ended_at=ENDED)
+def _deleting(
+    ref: RecordingRef, status: JobStatus = JobStatus.COMPLETED, *, written_at: datetime | None = UPLOADED
+) -> CleanupWork:
+    return CleanupWork(job_id="job-1", run=1, status=status, recording=ref, ended_at=ENDED, modified_at=written_at)
 
 
-def _said(store: MemoryStore, work: CleanupWork) -> str:
-    return CleanUp(store, "work", "results", True)(work, FakeAttempt()).recording
+def _said(store: MemoryStore, work: CleanupWork, *, may_delete: bool = True) -> str:
+    clean_up = CleanUp(store, "work", "results", True, may_delete_recordings=may_delete)
+    return clean_up(work, FakeAttempt()).recording
 
 
 @pytest.mark.parametrize("versioned", [False, True])
@@ -110,6 +113,12 @@ def test_a_recording_goes_when_the_completed_job_asked_for_it(versioned: bool) -
     with pytest.raises(MissingObject):
         store.stat("calls", "a.wav", ref.version_id)
     assert _said(store, _deleting(ref)) == "RECORDING_MISSING"
+
+
+def test_a_recording_stays_when_the_settings_no_longer_allow_its_deletion() -> None:
+    store, ref = _calls()
+    assert _said(store, _deleting(ref), may_delete=False) == "DELETION_NOT_ALLOWED"
+    assert store.get("calls", "a.wav") == b"what was said"
 
 
 @pytest.mark.parametrize("status", [JobStatus.PARTIAL, JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.UNKNOWN])
@@ -126,10 +135,35 @@ def test_a_recording_that_was_overwritten_stays() -> None:
     assert store.get("calls", "a.wav") == b"something else"
 
 
-def test_the_same_bytes_uploaded_again_after_the_end_stay() -> None:
-    store, ref = _calls(at=ENDED + timedelta(seconds=1))
+SECOND = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("at", [UPLOADED - SECOND, UPLOADED + SECOND, ENDED - SECOND, ENDED, ENDED + SECOND])
+def test_the_same_bytes_uploaded_at_another_time_stay(at: datetime) -> None:
+    """Also in the second in which the run ended: stores tell whole seconds only."""
+    store, ref = _calls(at=at)
     assert _said(store, _deleting(ref)) == "SOURCE_CHANGED"
     assert store.get("calls", "a.wav") == b"what was said"
+
+
+def test_the_recording_of_a_run_that_took_less_than_a_second_goes() -> None:
+    store, ref = _calls(at=ENDED)
+    assert _said(store, _deleting(ref, written_at=ENDED)) == "ok"
+
+
+def test_a_store_that_tells_more_than_our_events_hold_is_understood() -> None:
+    at = UPLOADED + timedelta(microseconds=123_999)
+    store, ref = _calls(at=at)
+    assert _said(store, _deleting(ref, written_at=at)) == "ok"
+
+
+@pytest.mark.parametrize(("before_the_end", "said"), [(SECOND, "ok"), (SECOND / 2, "SOURCE_CHANGED")])
+def test_a_plan_that_did_not_say_when_deletes_what_was_surely_written_before_the_end(
+    before_the_end: timedelta, said: str
+) -> None:
+    """It was of an earlier version, whose work may still be under way."""
+    store, ref = _calls(at=ENDED - before_the_end)
+    assert _said(store, _deleting(ref, written_at=None)) == said
 
 
 def test_where_versions_are_kept_only_the_pinned_one_goes() -> None:

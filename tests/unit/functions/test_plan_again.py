@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from consumer.audio.source import AHEAD_BLOCKS, BLOCK_BYTES
+from consumer.core.chunks import PlanShape
 from consumer.core.manifest import ChunkPlan
-from consumer.core.values import BYTES_PER_SAMPLE
-from consumer.errors import Abandoned, ChangedObject
+from consumer.core.values import BYTES_PER_SAMPLE, Chunk, Span
+from consumer.errors import Abandoned, ChangedObject, UnreadableDocument
 from consumer.ports import ObjectStat, PutOutcome
 from tests import media
+from tests.unit.functions.spoilt import spoilt, with_more
 from tests.unit.functions.test_plan import (
     BUCKET,
     KEYS,
@@ -228,3 +230,31 @@ class SlowStore(DictStore):
 
     def _ahead(self, end_bytes: int) -> int:
         return max(start + length for start, length in self.reads) - end_bytes
+
+
+SHAPE = PlanShape(length=160_000, overlap=64_000, max_window_s=12.0)
+NOTED = ChunkPlan.of(Chunk(0, Span(0, 1), Span(0, 1), ()), "")
+
+
+class TestWhatCannotBeRead:
+    @pytest.mark.parametrize("data", spoilt(SHAPE, length=0, overlap=-1, max_window_s=None))
+    def test_a_shape_is_refused_before_anything_is_cut_in_another_way(self, data: bytes) -> None:
+        store = left_by_a_planner_that_died(0)
+        store.objects[WORK_BUCKET, KEYS.plan_shape] = data
+        before = store.in_work()
+        with pytest.raises(UnreadableDocument, match=KEYS.plan_shape):
+            take_over(store)
+        assert store.in_work() == before
+
+    @pytest.mark.parametrize("data", spoilt(NOTED, audio=[2, 1]))
+    def test_a_chunk_whose_plan_is_none_is_refused(self, data: bytes) -> None:
+        store = left_by_a_planner_that_died(0)
+        store.objects[WORK_BUCKET, PLANS[0]] = data
+        with pytest.raises(UnreadableDocument, match=PLANS[0]):
+            take_over(store)
+
+    def test_what_a_later_version_adds_is_skipped(self) -> None:
+        store = left_by_a_planner_that_died(0)
+        for key in (KEYS.plan_shape, PLANS[0]):
+            store.objects[WORK_BUCKET, key] = with_more(store.objects[WORK_BUCKET, key])
+        assert take_over(store).events == undisturbed()[1]

@@ -24,16 +24,18 @@ from consumer.core.speech import (
     Segment,
 )
 from consumer.core.values import SAMPLE_RATE_HZ, Chunk, Span, Window
-from consumer.errors import Cancelled, ChangedObject, GpuOutOfMemory
+from consumer.errors import Cancelled, ChangedObject, GpuOutOfMemory, UnreadableDocument
 from consumer.events import ChunkTimings, ChunkTranscribed, Event, JobOptions, Problem
 from consumer.functions.transcribe import Transcribe
 from consumer.ports import PutOutcome
 from consumer.work import ChunkProgressed, ChunkSkipped, ChunkWork
+from tests.unit.functions.spoilt import spoilt, with_more
 
 BUCKET = "transcription-work"
 KEYS = RunKeys("job-1", 1)
 WORK = ChunkWork(job_id="job-1", run=1, chunk_index=0, audio_s=2.0, options=JobOptions())
 ENGLISH = Language("en", 0.9)
+PLAN = ChunkPlan.of(Chunk(0, Span(0, 1), Span(0, 1), ()), "")
 WARNING = Problem(code="NO_ALIGNER", message="no aligner", stage="transcribe")
 
 
@@ -199,6 +201,25 @@ def test_a_chunk_whose_input_is_gone_is_skipped(store: MemoryStore, missing: str
     answer = Transcribe(store, BUCKET, engine, TickingClock())(WORK, ListeningAttempt())
     assert answer == ChunkSkipped(job_id="job-1", run=1, chunk_index=0, reason="gone")
     assert engine.tasks == []
+
+
+@pytest.mark.parametrize("data", spoilt(PLAN, windows=[[0, 1e308, 1e308, 0]], span=[5, 1]))
+def test_a_plan_that_cannot_be_read_is_refused(store: MemoryStore, data: bytes) -> None:
+    store.put(BUCKET, KEYS.chunk_plan(0), data)
+    with pytest.raises(UnreadableDocument, match=KEYS.chunk_plan(0)):
+        Transcribe(store, BUCKET, CountingEngine(), TickingClock())(WORK, ListeningAttempt())
+
+
+def test_what_a_later_version_adds_to_a_plan_is_skipped(store: MemoryStore) -> None:
+    plan = with_more(store.get(BUCKET, KEYS.chunk_plan(0)))
+    store.put(BUCKET, KEYS.chunk_plan(0), plan)
+    transcribed(Transcribe(store, BUCKET, CountingEngine(), TickingClock())(WORK, ListeningAttempt()))
+
+
+def test_a_language_sample_with_half_a_sample_is_refused(store: MemoryStore) -> None:
+    store.put(BUCKET, KEYS.language_sample, b"\x01")
+    with pytest.raises(ChangedObject, match=KEYS.language_sample):
+        Transcribe(store, BUCKET, CountingEngine(), TickingClock())(WORK, ListeningAttempt())
 
 
 def test_audio_that_is_not_what_was_planned_is_refused(store: MemoryStore) -> None:

@@ -21,23 +21,26 @@ GOOD = Expiry("any-name", "", 14)
 class FakeAdmin:
     """Buckets with the rules that a test gives them."""
 
-    rules: dict[str, list[Expiry]] = field(default_factory=dict)
+    given: dict[str, list[Expiry]] = field(default_factory=dict)
     closed: bool = False
     found: str = "none"
 
     def exists(self, bucket: str) -> bool:
-        return bucket in self.rules
+        return bucket in self.given
 
     def make(self, bucket: str) -> None:
-        self.rules[bucket] = []
+        self.given[bucket] = []
 
-    def expiries(self, bucket: str) -> list[Expiry]:
+    def rules(self, bucket: str) -> list[Expiry]:
         if self.closed:
             raise AccessDenied("the store refuses")
-        return self.rules[bucket]
+        return self.given[bucket]
+
+    def expiries(self, bucket: str) -> list[Expiry]:
+        return [rule for rule in self.rules(bucket) if rule.days]
 
     def set_rule(self, bucket: str, rule: str, expiry: Expiry | None) -> None:
-        self.rules[bucket] = [*(one for one in self.rules[bucket] if one.rule != rule), *([expiry] if expiry else [])]
+        self.given[bucket] = [*(one for one in self.given[bucket] if one.rule != rule), *([expiry] if expiry else [])]
 
     def encryption(self, bucket: str, key: str) -> str:
         return self.found
@@ -72,6 +75,38 @@ def test_rules_must_cover_work_and_outlast_the_events(
     found = list(buckets.rule_findings(FakeAdmin({WORK: work, RESULTS: results}), settings()))
     assert [finding.level for finding in found] == levels
     assert all(finding.todo for finding in found)
+
+
+OLD = Expiry("any-name", "", 0, old_days=1)
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize(
+    ("results", "said"),
+    [
+        ([OLD], []),
+        ([Expiry("a", "results/", 90, old_days=5)], []),
+        ([], [Level.WARN]),
+        ([Expiry("a", "", 30)], [Level.WARN]),
+        ([Expiry("a", "results/job-1/", 0, old_days=1)], [Level.WARN]),
+        ([Expiry("a", "", 0, old_days=1, enabled=False)], [Level.WARN]),
+        ([Expiry("a", "", 0, old_days=1, conditional=True)], [Level.WARN]),
+    ],
+)
+def test_versions_that_are_kept_for_ever_are_a_warning(
+    versioned: bool, results: list[Expiry], said: list[Level]
+) -> None:
+    store = MemoryStore(WORK, RESULTS, versioned=versioned)
+    admin = FakeAdmin({WORK: [OLD], RESULTS: results})
+    found = list(buckets.version_findings(admin, store, settings().store, "doctor/probe"))
+    assert [finding.level for finding in found] == (said if versioned else [])
+    assert not [key for bucket in (WORK, RESULTS) for key in store.list_keys(bucket, "")]
+
+
+def test_nothing_is_said_of_versions_whose_rules_may_not_be_read() -> None:
+    store = MemoryStore(WORK, RESULTS, versioned=True)
+    admin = FakeAdmin({WORK: [], RESULTS: []}, closed=True)
+    assert list(buckets.version_findings(admin, store, settings().store, "doctor/probe")) == []
 
 
 def test_rules_that_may_not_be_read_are_a_warning() -> None:

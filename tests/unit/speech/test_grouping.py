@@ -72,6 +72,17 @@ def test_the_same_embeddings_give_the_same_groups() -> None:
     np.testing.assert_array_equal(embeddings, before)
 
 
+def test_embeddings_of_no_length_and_those_that_cancel_each_other_out_have_a_group() -> None:
+    """Every stand-in has a direction where an embedding of its group has one."""
+    embeddings, _ = row(5, (300, 200))
+    embeddings[::7] = 0
+    embeddings[:100] = np.where(np.arange(100)[:, None] % 2, 1, -1) * np.float32(1e-4)
+    chosen, stand_in = stand_ins(embeddings, most=12, copies=6)
+    assert np.isfinite(chosen).all()
+    for group in np.unique(stand_in):
+        assert chosen[group].any() == embeddings[stand_in == group].any()
+
+
 def test_memory_does_not_grow_with_the_square_of_the_embeddings() -> None:
     """Distances of 24,000 embeddings would take 2.3 GB."""
     embeddings = np.random.default_rng(4).normal(size=(24_000, 8)).astype(np.float32)
