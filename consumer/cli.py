@@ -380,7 +380,9 @@ def _add_policy(command: argparse.ArgumentParser) -> None:
         help="where recordings are (default: WHISPERX_LIMITS__ALLOWED_BUCKETS)",
     )
     command.add_argument(
-        "--delete-recordings", action="store_true", help="service: also where jobs may have their recording deleted"
+        "--delete-recordings",
+        action="store_true",
+        help="service, cleanup: also where jobs may have their recording deleted",
     )
     command.set_defaults(act=_policy)
 
@@ -388,8 +390,9 @@ def _add_policy(command: argparse.ArgumentParser) -> None:
 def _policy(arguments: argparse.Namespace) -> int:
     settings, who = Settings(), store_policies.Principal(arguments.who)
     senders = arguments.senders or settings.limits.allowed_buckets
-    if not senders and who in store_policies.OF_RECORDINGS:
+    deletes = arguments.delete_recordings
+    if not senders and store_policies.is_about_recordings(who, delete_recordings=deletes):
         raise Misconfigured("it is not known where recordings are; name the buckets with --senders")
-    document = store_policies.policy(who, settings.store, senders, delete_recordings=arguments.delete_recordings)
+    document = store_policies.policy(who, settings.store, senders, delete_recordings=deletes)
     print(store_policies.as_text(document), end="")
     return ExitCode.OK
