@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
+from pydantic import BaseModel, SecretStr
 
 from consumer.settings import Settings
 from consumer.settings_reference import effective
@@ -181,8 +183,30 @@ def test_secrets_come_by_reference_only(render: Any) -> None:
     for name, pod in pods(objects).items():
         referred = {entry["name"] for entry in pod["containers"][0]["env"] if "valueFrom" in entry}
         own = {"WHISPERX_KAFKA__SSL_KEY_PASSWORD"} if name == "-transcribe" else set()
-        common = {"WHISPERX_STORE__ACCESS_KEY", "WHISPERX_STORE__SECRET_KEY", "WHISPERX_SENTRY__DSN"}
-        assert referred == common | own, name
+        store = {"WHISPERX_STORE__ACCESS_KEY", "WHISPERX_STORE__SECRET_KEY"}
+        needed = set() if name in ("-intake", "-create-topics") else store
+        assert referred == {"WHISPERX_SENTRY__DSN"} | needed | own, name
+
+
+def test_who_asks_the_store_nothing_has_a_key_to_it_only_where_it_is_given_one(render: Any) -> None:
+    given = {"WHISPERX_STORE__ACCESS_KEY": {"name": "intake", "key": "access-key"}}
+    (container,) = pods(render({"roles": {"intake": {"secretEnv": given}}}))["-intake"]["containers"]
+    assert {one["name"] for one in container["env"] if "STORE" in one["name"]} == given.keys()
+
+
+def test_no_secret_of_ours_can_be_written_into_the_values() -> None:
+    """The names that the schema refuses are those of the settings that are secret, and no others."""
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    fields = {
+        (group, name): field.annotation
+        for group, info in Settings.model_fields.items()
+        for name, field in cast("type[BaseModel]", info.annotation).model_fields.items()
+    }
+    secret = {place for place, kind in fields.items() if kind is SecretStr}
+    names = schema["definitions"]["settings"]["additionalProperties"]["propertyNames"]["not"]["enum"]
+    assert set(names) == {name for _, name in secret}
+    variables = re.compile(schema["properties"]["extraEnv"]["items"]["not"]["properties"]["name"]["pattern"])
+    assert {(group, name) for group, name in fields if variables.search(f"WHISPERX_{group}__{name}".upper())} == secret
 
 
 def test_each_role_can_have_a_login_of_its_own(render: Any) -> None:
@@ -245,6 +269,11 @@ def test_coordinators_beyond_their_partitions_are_refused(render: Any) -> None:
         {"settings": {"kafka": {"oauth_client_secret": "a secret in values"}}},
         {"roles": {"plan": {"settings": {"kafka": {"ssl_key_password": "a secret in values"}}}}},
         {"roles": {"plan": {"secretEnv": {"WHISPERX_KAFKA__SASL_PASSWORD": "a secret in values"}}}},
+        {"settings": {"registry": {"password": "a secret in values"}}},
+        {"settings": {"store": {"sse_c_key": "a secret in values"}}},
+        {"settings": {"kafka": {"extra": {"sasl.password": "a secret in values"}}}},
+        {"settings": {"registry": {"url": "https://user:secret@registry:8081"}}},
+        {"extraEnv": [{"name": "WHISPERX_STORE__SECRET_KEY", "value": "a secret in values"}]},
         {"settings": {"server": {"port": 1}}},
         {"secretEnv": {"WHISPERX_SENTRY__DSN": "https://key@sentry.example/1"}},
     ],
