@@ -13,6 +13,7 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr
 
+from consumer.bootstrap import NEED_SPEECH
 from consumer.settings import Settings
 from consumer.settings_reference import effective
 from tests.servers.helm_tools import Helm, Kubeconform, RenderError
@@ -207,6 +208,32 @@ def test_no_secret_of_ours_can_be_written_into_the_values() -> None:
     assert set(names) == {name for _, name in secret}
     variables = re.compile(schema["properties"]["extraEnv"]["items"]["not"]["properties"]["name"]["pattern"])
     assert {(group, name) for group, name in fields if variables.search(f"WHISPERX_{group}__{name}".upper())} == secret
+
+
+def test_names_that_look_like_numbers_stay_names(helm: Helm, kubeconform: Kubeconform, tmp_path: Path) -> None:
+    values = {
+        "image": {"tag": "2024", "pullSecrets": ["2024"]},
+        "cache": {"sizeLimit": "2024"},
+        "priorityClassName": "2024",
+        "topics": {"create": True},
+        "roles": {"transcribe": {"runtimeClassName": "2024"}},
+    }
+    text = helm.template(CHART, "--kube-version", "1.37.0", "--values", values_file(tmp_path, values), release="2024")
+    assert kubeconform.check(text).problems == ()
+
+
+def test_a_value_cannot_add_to_the_object_around_it(render: Any) -> None:
+    pod = pods(render({"cache": {"sizeLimit": "1Gi}, hostPath: {path: /"}}))["-plan"]
+    assert [list(volume) for volume in pod["volumes"]] == [["name", "emptyDir"], ["name", "emptyDir"]]
+
+
+def test_doctor_is_asked_in_a_pod_with_room_for_the_models_libraries(render: Any) -> None:
+    """It loads them to name the device: more than a small role may take, whose process would then be ended."""
+    notes = (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    (role,) = re.findall(r"-(\w+) -- whisperx-consumer doctor", notes)
+    (container,) = pods(render({}))[f"-{role}"]["containers"]
+    assert role in NEED_SPEECH
+    assert container["resources"]["limits"]["memory"].endswith("Gi")
 
 
 def test_each_role_can_have_a_login_of_its_own(render: Any) -> None:

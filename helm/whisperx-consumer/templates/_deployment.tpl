@@ -32,7 +32,7 @@ spec:
       serviceAccountName: {{ include "whisperx-consumer.name" $root }}
       terminationGracePeriodSeconds: {{ add (ceil $grace | int) 30 }}
       {{- with .role.runtimeClassName }}
-      runtimeClassName: {{ . }}
+      runtimeClassName: {{ . | quote }}
       {{- end }}
       containers:
         - name: {{ .name }}
