@@ -21,7 +21,7 @@ from tests.servers.helm_tools import Helm, Kubeconform, RenderError
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "whisperx-consumer"
 ROLES = ("intake", "coordinate", "plan", "transcribe", "assemble", "cleanup")
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "image": {"digest": "sha256:" + "0" * 64, "pullSecrets": ["registry"]},
     "topics": {"create": True},
     "models": {"existingClaim": "models"},
@@ -30,6 +30,11 @@ EVERYTHING = {
     "podAnnotations": {"a.example/b": "c"},
     "podLabels": {"team": "speech"},
     "metrics": {"service": {"annotations": {"a.example/b": "c"}}},
+    "networkPolicy": {
+        "enabled": True,
+        "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
+        "egress": [{"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "ports": [{"port": 9000}]}],
+    },
     "extraEnv": [{"name": "TZ", "value": "UTC"}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca", "readOnly": True}],
@@ -103,7 +108,7 @@ def test_kubernetes_takes_every_object(
     conformity = kubeconform.check(text, kubernetes)
     assert conformity.problems == ()
     assert conformity.skipped == 0
-    assert conformity.valid == 2 * len(ROLES) + 3 + (1 if values else 0)  # config map, account, service; the job
+    assert conformity.valid == 2 * len(ROLES) + 3 + (2 if values else 0)  # config map, account, service; job, network
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
@@ -121,6 +126,41 @@ def test_no_pod_has_more_rights_than_it_needs(render: Any, values: dict[str, Any
         assert container["resources"]["limits"]["memory"], name
         writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
         assert writable == {"/var/cache/whisperx", "/tmp"}, name  # noqa: S108
+
+
+def test_a_closed_network_lets_in_questions_about_metrics_and_out_what_is_named(render: Any) -> None:
+    policy = (objects := render(EVERYTHING))["NetworkPolicy", ""]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (inwards,) = policy["ingress"]
+    assert (inwards["ports"], inwards["from"]) == (
+        [{"protocol": "TCP", "port": 9108}],
+        EVERYTHING["networkPolicy"]["metricsFrom"],
+    )
+    names, *outwards = policy["egress"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert names["to"] == [{"namespaceSelector": {}}]
+    assert outwards == EVERYTHING["networkPolicy"]["egress"]
+
+    chosen = policy["podSelector"]
+    (expression,) = chosen["matchExpressions"]
+    labels = {
+        name: found["spec"]["template"]["metadata"]["labels"] for (_, name), found in objects.items() if is_pod(found)
+    }
+    assert len(labels) == len(ROLES) + 1
+    for name, has in labels.items():
+        assert chosen["matchLabels"].items() <= has.items(), name
+        assert has[expression["key"]] in expression["values"], name
+
+
+def is_pod(found: dict[str, Any]) -> bool:
+    return found["kind"] in ("Deployment", "Job")
+
+
+def test_a_closed_network_without_a_way_out_is_refused(render: Any) -> None:
+    with pytest.raises(RenderError, match=r"networkPolicy\.egress is empty"):
+        render({"networkPolicy": {"enabled": True}})
+    with pytest.raises(RenderError, match="to"):  # such a rule would let out to everywhere
+        render({"networkPolicy": {"enabled": True, "egress": [{"ports": [{"port": 443}]}]}})
 
 
 def test_each_role_has_a_deployment_that_runs_it_and_never_surges(render: Any) -> None:
