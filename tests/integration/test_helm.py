@@ -113,8 +113,13 @@ def test_kubernetes_takes_every_object(
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
 def test_no_pod_has_more_rights_than_it_needs(render: Any, values: dict[str, Any]) -> None:
+    """More than Pod Security's profile "restricted" asks for."""
     for name, pod in pods(render(values)).items():
         (container,) = pod["containers"]
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "initContainers"}, name
+        kinds = {kind for volume in pod["volumes"] for kind in volume.keys() - {"name"}}
+        assert kinds <= {"emptyDir", "secret", "configMap", "persistentVolumeClaim"}, name
+        assert all(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if "emptyDir" in volume), name
         assert pod["automountServiceAccountToken"] is False, name
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -224,9 +229,29 @@ def test_secrets_come_by_reference_only(render: Any) -> None:
     for name, pod in pods(objects).items():
         referred = {entry["name"] for entry in pod["containers"][0]["env"] if "valueFrom" in entry}
         own = {"WHISPERX_KAFKA__SSL_KEY_PASSWORD"} if name == "-transcribe" else set()
-        store = {"WHISPERX_STORE__ACCESS_KEY", "WHISPERX_STORE__SECRET_KEY"}
-        needed = set() if name in ("-intake", "-create-topics") else store
-        assert referred == {"WHISPERX_SENTRY__DSN"} | needed | own, name
+        common = {"WHISPERX_STORE__ACCESS_KEY", "WHISPERX_STORE__SECRET_KEY", "WHISPERX_SENTRY__DSN"}
+        assert own <= referred <= common | own, name
+
+
+def test_a_pod_gets_the_secrets_that_it_has_a_use_for(render: Any) -> None:
+    secret = {name for name, field in _settings().items() if field is SecretStr}
+    objects = render({"topics": {"create": True}, "secretEnv": {name: {"name": "s", "key": "k"} for name in secret}})
+    store = {f"WHISPERX_STORE__{name}" for name in ("ACCESS_KEY", "SECRET_KEY", "SESSION_TOKEN")}
+    token = {"WHISPERX_MODELS__HUB_TOKEN"}
+    needless = {"-intake": store | token, "-coordinate": token, "-cleanup": token}
+    needless["-create-topics"] = store | token | {"WHISPERX_REGISTRY__PASSWORD", "WHISPERX_SENTRY__DSN"}
+    for name, pod in pods(objects).items():
+        referred = {entry["name"] for entry in pod["containers"][0]["env"] if "valueFrom" in entry}
+        assert secret - referred == needless.get(name, set()), name
+
+
+def _settings() -> dict[str, Any]:
+    """The type of each setting by its variable."""
+    return {
+        f"WHISPERX_{group}__{name}".upper(): field.annotation
+        for group, info in Settings.model_fields.items()
+        for name, field in cast("type[BaseModel]", info.annotation).model_fields.items()
+    }
 
 
 def test_who_asks_the_store_nothing_has_a_key_to_it_only_where_it_is_given_one(render: Any) -> None:
@@ -238,16 +263,11 @@ def test_who_asks_the_store_nothing_has_a_key_to_it_only_where_it_is_given_one(r
 def test_no_secret_of_ours_can_be_written_into_the_values() -> None:
     """The names that the schema refuses are those of the settings that are secret, and no others."""
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-    fields = {
-        (group, name): field.annotation
-        for group, info in Settings.model_fields.items()
-        for name, field in cast("type[BaseModel]", info.annotation).model_fields.items()
-    }
-    secret = {place for place, kind in fields.items() if kind is SecretStr}
+    secret = {name for name, kind in _settings().items() if kind is SecretStr}
     names = schema["definitions"]["settings"]["additionalProperties"]["propertyNames"]["not"]["enum"]
-    assert set(names) == {name for _, name in secret}
+    assert set(names) == {name.partition("__")[2].lower() for name in secret}
     variables = re.compile(schema["properties"]["extraEnv"]["items"]["not"]["properties"]["name"]["pattern"])
-    assert {(group, name) for group, name in fields if variables.search(f"WHISPERX_{group}__{name}".upper())} == secret
+    assert {name for name in _settings() if variables.search(name)} == secret
 
 
 def test_names_that_look_like_numbers_stay_names(helm: Helm, kubeconform: Kubeconform, tmp_path: Path) -> None:
