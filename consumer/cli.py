@@ -28,7 +28,7 @@ from consumer.errors import BrokerUnavailable, InvalidOption, Misconfigured, Not
 from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
 from consumer.findings import Finding, fail, failed, ok, report
-from consumer.settings import ChunkSettings, Settings
+from consumer.settings import ChunkSettings, LimitSettings, Settings
 from consumer.sweeping import add_sweep
 
 log = logging.getLogger(__name__)
@@ -376,7 +376,8 @@ def _add_policy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--senders",
         nargs="+",
-        metavar="BUCKET[/PREFIX]",
+        type=_senders_place,
+        metavar="BUCKET[/PREFIX/]",
         help="where recordings are (default: WHISPERX_LIMITS__ALLOWED_BUCKETS)",
     )
     command.add_argument(
@@ -385,6 +386,14 @@ def _add_policy(command: argparse.ArgumentParser) -> None:
         help="service, cleanup: also where jobs may have their recording deleted",
     )
     command.set_defaults(act=_policy)
+
+
+def _senders_place(text: str) -> str:
+    """As the setting takes it: without the slash a policy for team-a would reach the recordings of team-abc."""
+    try:
+        return LimitSettings(allowed_buckets=(text,)).allowed_buckets[0]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no bucket, and no part of one with a slash at the end") from error
 
 
 def _policy(arguments: argparse.Namespace) -> int:

@@ -431,6 +431,15 @@ def test_the_command_prints_the_policy_that_was_tried(
     assert "--senders" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("place", [f"{CALLS}/team-a", "/team-a/", ""])
+def test_a_place_that_would_reach_further_than_it_says_is_refused(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["policy", "sender", "--senders", place])
+    assert "with a slash at the end" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("one_key", [True, False], ids=["one key for all", "a key for each role, and none for intake"])
 def test_a_whole_run_needs_no_more_and_leaves_nothing_open(
     kafka: Kafka, server: Minio, topic_prefix: str, one_key: bool
