@@ -124,10 +124,11 @@ def _of_role(
         case Principal.ASSEMBLE:
             finished = _allow("ReadFinishedChunks", ("GetObject",), work(CHECKPOINTS, CHUNK_PLANS))
             return [finished, _allow("Results", ("GetObject", "PutObject"), results(RESULTS_PREFIX)), probe]
-        case _:
+        case Principal.CLEANUP:
             removed = _allow("Remove", ("DeleteObject",), [*work(WORK_PREFIX), *results(RESULTS_PREFIX)])
             deleted = _allow("DeleteRecordings", (*READ_PINNED, *DELETE_PINNED), recordings)
             return [*find, removed, probe, *([deleted] if delete_recordings else [])]
+    raise ValueError(f"{role} is no role")
 
 
 def page(who: Principal) -> str:
