@@ -62,6 +62,9 @@ ENV PATH=/opt/program/bin:/opt/whisperx/bin:$PATH \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
+# An image with decoders has what closes them. A base image without libseccomp would start, and only its log would tell.
+RUN if [ -d /opt/whisperx/lib/python3.11/site-packages/av ]; then \
+    python -c 'from consumer.audio import sandbox; assert sandbox.landlockpy and sandbox.seccomp'; fi
 # Last, because the revision changes with every build.
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -28,7 +28,7 @@ from consumer.errors import BrokerUnavailable, InvalidOption, Misconfigured, Not
 from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
 from consumer.findings import Finding, fail, failed, ok, report
-from consumer.settings import ChunkSettings, Settings
+from consumer.settings import ChunkSettings, LimitSettings, Settings
 from consumer.sweeping import add_sweep
 
 log = logging.getLogger(__name__)
@@ -376,20 +376,32 @@ def _add_policy(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--senders",
         nargs="+",
-        metavar="BUCKET[/PREFIX]",
+        type=_senders_place,
+        metavar="BUCKET[/PREFIX/]",
         help="where recordings are (default: WHISPERX_LIMITS__ALLOWED_BUCKETS)",
     )
     command.add_argument(
-        "--delete-recordings", action="store_true", help="service: also where jobs may have their recording deleted"
+        "--delete-recordings",
+        action="store_true",
+        help="service, cleanup: also where jobs may have their recording deleted",
     )
     command.set_defaults(act=_policy)
+
+
+def _senders_place(text: str) -> str:
+    """As the setting takes it: without the slash a policy for team-a would reach the recordings of team-abc."""
+    try:
+        return LimitSettings(allowed_buckets=(text,)).allowed_buckets[0]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is no bucket, and no part of one with a slash at the end") from error
 
 
 def _policy(arguments: argparse.Namespace) -> int:
     settings, who = Settings(), store_policies.Principal(arguments.who)
     senders = arguments.senders or settings.limits.allowed_buckets
-    if not senders and who in store_policies.OF_RECORDINGS:
+    deletes = arguments.delete_recordings
+    if not senders and store_policies.is_about_recordings(who, delete_recordings=deletes):
         raise Misconfigured("it is not known where recordings are; name the buckets with --senders")
-    document = store_policies.policy(who, settings.store, senders, delete_recordings=arguments.delete_recordings)
+    document = store_policies.policy(who, settings.store, senders, delete_recordings=deletes)
     print(store_policies.as_text(document), end="")
     return ExitCode.OK

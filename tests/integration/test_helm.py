@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
+from pydantic import BaseModel, SecretStr
 
+from consumer.bootstrap import NEED_SPEECH
 from consumer.settings import Settings
 from consumer.settings_reference import effective
 from tests.servers.helm_tools import Helm, Kubeconform, RenderError
@@ -18,7 +21,7 @@ from tests.servers.helm_tools import Helm, Kubeconform, RenderError
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "whisperx-consumer"
 ROLES = ("intake", "coordinate", "plan", "transcribe", "assemble", "cleanup")
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "image": {"digest": "sha256:" + "0" * 64, "pullSecrets": ["registry"]},
     "topics": {"create": True},
     "models": {"existingClaim": "models"},
@@ -27,6 +30,11 @@ EVERYTHING = {
     "podAnnotations": {"a.example/b": "c"},
     "podLabels": {"team": "speech"},
     "metrics": {"service": {"annotations": {"a.example/b": "c"}}},
+    "networkPolicy": {
+        "enabled": True,
+        "metricsFrom": [{"podSelector": {"matchLabels": {"app": "prometheus"}}}],
+        "egress": [{"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "ports": [{"port": 9000}]}],
+    },
     "extraEnv": [{"name": "TZ", "value": "UTC"}],
     "extraVolumes": [{"name": "ca", "configMap": {"name": "ca"}}],
     "extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca", "readOnly": True}],
@@ -100,13 +108,18 @@ def test_kubernetes_takes_every_object(
     conformity = kubeconform.check(text, kubernetes)
     assert conformity.problems == ()
     assert conformity.skipped == 0
-    assert conformity.valid == 2 * len(ROLES) + 3 + (1 if values else 0)  # config map, account, service; the job
+    assert conformity.valid == 2 * len(ROLES) + 3 + (2 if values else 0)  # config map, account, service; job, network
 
 
 @pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
 def test_no_pod_has_more_rights_than_it_needs(render: Any, values: dict[str, Any]) -> None:
+    """More than Pod Security's profile "restricted" asks for."""
     for name, pod in pods(render(values)).items():
         (container,) = pod["containers"]
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "initContainers"}, name
+        kinds = {kind for volume in pod["volumes"] for kind in volume.keys() - {"name"}}
+        assert kinds <= {"emptyDir", "secret", "configMap", "persistentVolumeClaim"}, name
+        assert all(volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if "emptyDir" in volume), name
         assert pod["automountServiceAccountToken"] is False, name
         assert pod["securityContext"]["runAsNonRoot"] is True, name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
@@ -118,6 +131,41 @@ def test_no_pod_has_more_rights_than_it_needs(render: Any, values: dict[str, Any
         assert container["resources"]["limits"]["memory"], name
         writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
         assert writable == {"/var/cache/whisperx", "/tmp"}, name  # noqa: S108
+
+
+def test_a_closed_network_lets_in_questions_about_metrics_and_out_what_is_named(render: Any) -> None:
+    policy = (objects := render(EVERYTHING))["NetworkPolicy", ""]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    (inwards,) = policy["ingress"]
+    assert (inwards["ports"], inwards["from"]) == (
+        [{"protocol": "TCP", "port": 9108}],
+        EVERYTHING["networkPolicy"]["metricsFrom"],
+    )
+    names, *outwards = policy["egress"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert names["to"] == [{"namespaceSelector": {}}]
+    assert outwards == EVERYTHING["networkPolicy"]["egress"]
+
+    chosen = policy["podSelector"]
+    (expression,) = chosen["matchExpressions"]
+    labels = {
+        name: found["spec"]["template"]["metadata"]["labels"] for (_, name), found in objects.items() if is_pod(found)
+    }
+    assert len(labels) == len(ROLES) + 1
+    for name, has in labels.items():
+        assert chosen["matchLabels"].items() <= has.items(), name
+        assert has[expression["key"]] in expression["values"], name
+
+
+def is_pod(found: dict[str, Any]) -> bool:
+    return found["kind"] in ("Deployment", "Job")
+
+
+def test_a_closed_network_without_a_way_out_is_refused(render: Any) -> None:
+    with pytest.raises(RenderError, match=r"networkPolicy\.egress is empty"):
+        render({"networkPolicy": {"enabled": True}})
+    with pytest.raises(RenderError, match="to"):  # such a rule would let out to everywhere
+        render({"networkPolicy": {"enabled": True, "egress": [{"ports": [{"port": 443}]}]}})
 
 
 def test_each_role_has_a_deployment_that_runs_it_and_never_surges(render: Any) -> None:
@@ -182,7 +230,70 @@ def test_secrets_come_by_reference_only(render: Any) -> None:
         referred = {entry["name"] for entry in pod["containers"][0]["env"] if "valueFrom" in entry}
         own = {"WHISPERX_KAFKA__SSL_KEY_PASSWORD"} if name == "-transcribe" else set()
         common = {"WHISPERX_STORE__ACCESS_KEY", "WHISPERX_STORE__SECRET_KEY", "WHISPERX_SENTRY__DSN"}
-        assert referred == common | own, name
+        assert own <= referred <= common | own, name
+
+
+def test_a_pod_gets_the_secrets_that_it_has_a_use_for(render: Any) -> None:
+    secret = {name for name, field in _settings().items() if field is SecretStr}
+    objects = render({"topics": {"create": True}, "secretEnv": {name: {"name": "s", "key": "k"} for name in secret}})
+    store = {f"WHISPERX_STORE__{name}" for name in ("ACCESS_KEY", "SECRET_KEY", "SESSION_TOKEN")}
+    token = {"WHISPERX_MODELS__HUB_TOKEN"}
+    needless = {"-intake": store | token, "-coordinate": token, "-cleanup": token}
+    needless["-create-topics"] = store | token | {"WHISPERX_REGISTRY__PASSWORD", "WHISPERX_SENTRY__DSN"}
+    for name, pod in pods(objects).items():
+        referred = {entry["name"] for entry in pod["containers"][0]["env"] if "valueFrom" in entry}
+        assert secret - referred == needless.get(name, set()), name
+
+
+def _settings() -> dict[str, Any]:
+    """The type of each setting by its variable."""
+    return {
+        f"WHISPERX_{group}__{name}".upper(): field.annotation
+        for group, info in Settings.model_fields.items()
+        for name, field in cast("type[BaseModel]", info.annotation).model_fields.items()
+    }
+
+
+def test_who_asks_the_store_nothing_has_a_key_to_it_only_where_it_is_given_one(render: Any) -> None:
+    given = {"WHISPERX_STORE__ACCESS_KEY": {"name": "intake", "key": "access-key"}}
+    (container,) = pods(render({"roles": {"intake": {"secretEnv": given}}}))["-intake"]["containers"]
+    assert {one["name"] for one in container["env"] if "STORE" in one["name"]} == given.keys()
+
+
+def test_no_secret_of_ours_can_be_written_into_the_values() -> None:
+    """The names that the schema refuses are those of the settings that are secret, and no others."""
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    secret = {name for name, kind in _settings().items() if kind is SecretStr}
+    names = schema["definitions"]["settings"]["additionalProperties"]["propertyNames"]["not"]["enum"]
+    assert set(names) == {name.partition("__")[2].lower() for name in secret}
+    variables = re.compile(schema["properties"]["extraEnv"]["items"]["not"]["properties"]["name"]["pattern"])
+    assert {name for name in _settings() if variables.search(name)} == secret
+
+
+def test_names_that_look_like_numbers_stay_names(helm: Helm, kubeconform: Kubeconform, tmp_path: Path) -> None:
+    values = {
+        "image": {"tag": "2024", "pullSecrets": ["2024"]},
+        "cache": {"sizeLimit": "2024"},
+        "priorityClassName": "2024",
+        "topics": {"create": True},
+        "roles": {"transcribe": {"runtimeClassName": "2024"}},
+    }
+    text = helm.template(CHART, "--kube-version", "1.37.0", "--values", values_file(tmp_path, values), release="2024")
+    assert kubeconform.check(text).problems == ()
+
+
+def test_a_value_cannot_add_to_the_object_around_it(render: Any) -> None:
+    pod = pods(render({"cache": {"sizeLimit": "1Gi}, hostPath: {path: /"}}))["-plan"]
+    assert [list(volume) for volume in pod["volumes"]] == [["name", "emptyDir"], ["name", "emptyDir"]]
+
+
+def test_doctor_is_asked_in_a_pod_with_room_for_the_models_libraries(render: Any) -> None:
+    """It loads them to name the device: more than a small role may take, whose process would then be ended."""
+    notes = (CHART / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    (role,) = re.findall(r"-(\w+) -- whisperx-consumer doctor", notes)
+    (container,) = pods(render({}))[f"-{role}"]["containers"]
+    assert role in NEED_SPEECH
+    assert container["resources"]["limits"]["memory"].endswith("Gi")
 
 
 def test_each_role_can_have_a_login_of_its_own(render: Any) -> None:
@@ -245,6 +356,11 @@ def test_coordinators_beyond_their_partitions_are_refused(render: Any) -> None:
         {"settings": {"kafka": {"oauth_client_secret": "a secret in values"}}},
         {"roles": {"plan": {"settings": {"kafka": {"ssl_key_password": "a secret in values"}}}}},
         {"roles": {"plan": {"secretEnv": {"WHISPERX_KAFKA__SASL_PASSWORD": "a secret in values"}}}},
+        {"settings": {"registry": {"password": "a secret in values"}}},
+        {"settings": {"store": {"sse_c_key": "a secret in values"}}},
+        {"settings": {"kafka": {"extra": {"sasl.password": "a secret in values"}}}},
+        {"settings": {"registry": {"url": "https://user:secret@registry:8081"}}},
+        {"extraEnv": [{"name": "WHISPERX_STORE__SECRET_KEY", "value": "a secret in values"}]},
         {"settings": {"server": {"port": 1}}},
         {"secretEnv": {"WHISPERX_SENTRY__DSN": "https://key@sentry.example/1"}},
     ],

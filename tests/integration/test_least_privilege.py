@@ -25,7 +25,9 @@ from pydantic import SecretStr
 from consumer import buckets, doctor
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.s3_buckets import S3Buckets
+from consumer.bootstrap import Parts, Role
 from consumer.cli import main
+from consumer.core.layout import RunKeys
 from consumer.errors import AccessDenied, EncryptedObject, MissingObject, RefusedCredentials
 from consumer.findings import Level, report
 from consumer.settings import Settings, StoreSettings
@@ -44,6 +46,11 @@ WORK, RESULTS, CALLS, FOREIGN = "wx-work", "wx-results", "wx-calls", "wx-foreign
 SENDERS = (f"{CALLS}/team-a/",)
 NAMES = StoreSettings(work_bucket=WORK, results_bucket=RESULTS)
 OWN, OTHERS = "team-a/one.wav", "team-b/one.wav"
+RUN = RunKeys("j", 1)
+AUDIO, PLAN, CHECKPOINT = RUN.chunk_audio(0), RUN.chunk_plan(0), RUN.checkpoint(0)
+SHAPE, SAMPLE, MANIFEST, TEXT = RUN.plan_shape, RUN.language_sample, RUN.manifest, RUN.artifact("txt")
+OF_RUN = (AUDIO, PLAN, CHECKPOINT, SHAPE, SAMPLE, MANIFEST, TEXT)
+ROLES = [Role.COORDINATE, Role.PLAN, Role.TRANSCRIBE, Role.ASSEMBLE, Role.CLEANUP]
 
 
 @dataclass(frozen=True)
@@ -72,10 +79,11 @@ def users(server: Minio) -> Iterator[dict[str, User]]:
     root = server.client()
     for bucket in (WORK, RESULTS, CALLS, FOREIGN):
         root.make_bucket(bucket)
-        for key in (OWN, OTHERS, "work/j/1/k", "results/j/1/k"):
+        for key in (OWN, OTHERS, "work/j/1/k", "results/j/1/k", *OF_RUN):
             root.put_object(bucket, key, io.BytesIO(b"x"), 1)
     made = {str(who): policy(who, NAMES, SENDERS) for who in Principal}
     made["deleting service"] = policy(Principal.SERVICE, NAMES, SENDERS, delete_recordings=True)
+    made["deleting cleanup"] = policy(Principal.CLEANUP, NAMES, SENDERS, delete_recordings=True)
     made["own folder"] = policy(Principal.SENDER, NAMES, [CALLS + "/${aws:username}/"])
     made["letter box"] = json.loads(json.dumps(made["sender"]).replace('"s3:GetObject", ', ""))
     users = {name: _user(server, name.replace(" ", "-"), document) for name, document in made.items()}
@@ -111,16 +119,48 @@ def give_up(user: User, bucket: str, key: str) -> None:
         user.store.upload(bucket, key, io.BufferedReader(BreaksOff(after_bytes=12 << 20)))
 
 
+def probe(user: User) -> None:
+    """What a worker asks when the store fails it for long. Without the right to, it would wait for ever."""
+    parts = Parts(Settings(store=user.settings))
+    if not parts.store_serves():
+        raise AccessDenied("the store serves nobody, says the probe", bucket=WORK, key="probe/")
+
+
+def again(bucket: str, *keys: str) -> Act:
+    """Write what is there already: the store is asked what stands, and it is read."""
+
+    def act(user: User) -> None:
+        for key in keys:
+            assert not user.store.put_new(bucket, key, b"y").created
+            assert user.store.get(bucket, key) == b"x"
+
+    return act
+
+
+def read(bucket: str, *keys: str) -> Act:
+    return lambda user: [user.store.get(bucket, key) for key in keys]
+
+
+def write(bucket: str, key: str) -> Act:
+    return lambda user: user.store.put(bucket, key, b"y")
+
+
+def remove(bucket: str, key: str) -> Act:
+    return lambda user: user.store.delete(bucket, [key])
+
+
+def find(bucket: str, prefix: str) -> Act:
+    return lambda user: list(user.store.list_keys(bucket, prefix))
+
+
 Act = Callable[[User], object]
 
 ALLOWED: dict[tuple[str, str], Act] = {
     ("service", "read a recording"): lambda user: user.store.get(CALLS, OWN),
     ("service", "stat a recording"): lambda user: user.store.stat(CALLS, OWN),
     ("service", "read the version that was pinned"): lambda user: user.store.stat(CALLS, OWN, "null"),
-    ("service", "give an upload up"): lambda user: give_up(user, WORK, "work/j/1/new"),
     ("service", "write work"): lambda user: user.store.put_new(WORK, "work/j/1/new", b"x"),
     ("service", "replace work"): lambda user: user.store.put(WORK, "work/j/1/k", b"x"),
-    ("service", "upload work"): lambda user: user.store.upload(WORK, "work/j/1/k", io.BytesIO(bytes(11 << 20))),
     ("service", "list work"): lambda user: list(user.store.list_keys(WORK, "work/j/")),
     ("service", "remove work"): lambda user: user.store.delete(WORK, ["work/j/1/gone"]),
     ("service", "write results"): lambda user: user.store.put_new(RESULTS, "results/j/1/new", b"x"),
@@ -129,6 +169,32 @@ ALLOWED: dict[tuple[str, str], Act] = {
     ("service", "see that its buckets are there"): lambda user: user.store.bucket_exists(WORK),
     ("service", "read its rules"): lambda user: S3Buckets(user.store).expiries(WORK),
     ("deleting service", "remove a recording"): lambda user: user.store.delete(CALLS, ["team-a/gone.wav"]),
+    ("coordinate", "read a manifest"): read(RESULTS, MANIFEST),
+    ("coordinate", "find runs in results"): find(RESULTS, "results/j/"),
+    ("coordinate", "find runs in work"): find(WORK, "work/j/"),
+    ("plan", "read a recording"): read(CALLS, OWN),
+    ("plan", "write what it planned"): lambda user: user.store.put_new(WORK, RunKeys("new", 1).chunk_audio(0), b"x"),
+    ("plan", "agree on chunks with another planner"): again(WORK, AUDIO, PLAN),
+    ("plan", "agree on their shape"): again(WORK, SHAPE),
+    ("plan", "agree on the language sample"): again(WORK, SAMPLE),
+    ("plan", "see that a run has ended"): lambda user: user.store.stat(RESULTS, MANIFEST),
+    ("plan", "ask whether the store serves"): probe,
+    ("transcribe", "read a chunk"): read(WORK, AUDIO, PLAN),
+    ("transcribe", "read the language sample"): read(WORK, SAMPLE),
+    ("transcribe", "agree on a checkpoint"): again(WORK, CHECKPOINT),
+    ("transcribe", "see that a run has ended"): lambda user: user.store.stat(RESULTS, MANIFEST),
+    ("transcribe", "ask whether the store serves"): probe,
+    ("assemble", "read checkpoints"): read(WORK, CHECKPOINT),
+    ("assemble", "read plans"): read(WORK, PLAN),
+    ("assemble", "agree on results"): again(RESULTS, MANIFEST, TEXT),
+    ("assemble", "ask whether the store serves"): probe,
+    ("cleanup", "find work"): find(WORK, "work/j/1/"),
+    ("cleanup", "find results"): find(RESULTS, "results/j/1/"),
+    ("cleanup", "remove work"): remove(WORK, "work/j/1/gone"),
+    ("cleanup", "remove results"): remove(RESULTS, "results/j/1/gone"),
+    ("cleanup", "ask whether the store serves"): probe,
+    ("deleting cleanup", "remove a recording"): remove(CALLS, "team-a/gone.wav"),
+    ("deleting cleanup", "look at it before"): lambda user: user.store.stat(CALLS, OWN),
     ("sender", "submit a recording"): submit,
     ("sender", "upload in parts"): lambda user: user.store.upload(CALLS, "team-a/up.wav", io.BytesIO(bytes(11 << 20))),
     ("letter box", "submit a recording"): submit,
@@ -162,6 +228,43 @@ DENIED: dict[tuple[str, str], Act] = {
     ("service", "open a bucket to others"): lambda user: user.client.set_bucket_policy(RESULTS, POLICY),
     ("service", "read who may"): lambda user: user.client.get_bucket_policy(RESULTS),
     ("service", "turn versions on"): lambda user: user.client.get_bucket_versioning(RESULTS),
+    ("coordinate", "read a transcript"): read(RESULTS, TEXT),
+    ("coordinate", "read work"): read(WORK, AUDIO),
+    ("coordinate", "read recordings"): read(CALLS, OWN),
+    ("coordinate", "write results"): write(RESULTS, TEXT),
+    ("coordinate", "remove work"): remove(WORK, AUDIO),
+    ("plan", "read a transcript"): read(RESULTS, TEXT),
+    ("plan", "forge a transcript"): write(RESULTS, TEXT),
+    ("plan", "forge a manifest"): write(RESULTS, MANIFEST),
+    ("plan", "read a checkpoint"): read(WORK, CHECKPOINT),
+    ("plan", "forge a checkpoint"): write(WORK, CHECKPOINT),
+    ("plan", "find others' work"): find(WORK, "work/"),
+    ("plan", "find others' results"): find(RESULTS, "results/"),
+    ("plan", "list the senders' bucket"): find(CALLS, ""),
+    ("plan", "read another prefix of it"): read(CALLS, OTHERS),
+    ("plan", "replace a recording"): write(CALLS, OWN),
+    ("plan", "delete a recording"): remove(CALLS, OWN),
+    ("plan", "remove work"): remove(WORK, AUDIO),
+    ("plan", "remove results"): remove(RESULTS, TEXT),
+    ("plan", "read its buckets' rules"): lambda user: S3Buckets(user.store).expiries(WORK),
+    ("transcribe", "read recordings"): read(CALLS, OWN),
+    ("transcribe", "read a transcript"): read(RESULTS, TEXT),
+    ("transcribe", "forge a transcript"): write(RESULTS, TEXT),
+    ("transcribe", "forge a chunk"): write(WORK, AUDIO),
+    ("transcribe", "find others' work"): find(WORK, "work/"),
+    ("transcribe", "remove a checkpoint"): remove(WORK, CHECKPOINT),
+    ("assemble", "read recordings"): read(CALLS, OWN),
+    ("assemble", "read the audio of a chunk"): read(WORK, AUDIO),
+    ("assemble", "forge a checkpoint"): write(WORK, CHECKPOINT),
+    ("assemble", "remove results"): remove(RESULTS, TEXT),
+    ("assemble", "find others' results"): find(RESULTS, "results/"),
+    ("cleanup", "read recordings"): read(CALLS, OWN),
+    ("cleanup", "delete a recording"): remove(CALLS, OWN),
+    ("cleanup", "read a transcript"): read(RESULTS, TEXT),
+    ("cleanup", "read work"): read(WORK, AUDIO),
+    ("cleanup", "write results"): write(RESULTS, TEXT),
+    ("deleting cleanup", "delete another team's"): remove(CALLS, OTHERS),
+    ("deleting cleanup", "replace a recording"): write(CALLS, OWN),
     ("deleting service", "delete another team's"): lambda user: user.store.delete(CALLS, [OTHERS]),
     ("deleting service", "replace a recording"): lambda user: user.store.put(CALLS, OWN, b"y"),
     ("own folder", "submit into another's"): submit,
@@ -239,6 +342,32 @@ def test_nothing_is_granted_that_is_not_needed(
     assert denied
 
 
+@pytest.mark.parametrize(
+    ("who", "number", "resource"),
+    [
+        (who, number, resource)
+        for who in Principal
+        for number, statement in enumerate(_statements(policy(who, NAMES, SENDERS)))
+        for resource in statement["Resource"]
+        if len(statement["Resource"]) > 1
+    ],
+)
+def test_no_place_is_opened_that_is_not_needed(
+    users: dict[str, User], server: Minio, who: str, number: int, resource: str
+) -> None:
+    document = policy(Principal(who), NAMES, SENDERS)
+    places = _statements(document)[number]["Resource"]
+    user = _user(server, f"{who}-{number}-place-{places.index(resource)}", document_without(document, number, resource))
+    denied = [deed for (whose, deed), act in ALLOWED.items() if whose == who and _is_denied(act, user)]
+    user.store.close()
+    assert denied
+
+
+def document_without(document: dict[str, object], number: int, resource: str) -> dict[str, object]:
+    _statements(document)[number]["Resource"].remove(resource)
+    return document
+
+
 def _is_denied(act: Act, user: User) -> bool:
     try:
         act(user)
@@ -302,8 +431,20 @@ def test_the_command_prints_the_policy_that_was_tried(
     assert "--senders" in capsys.readouterr().err
 
 
-def test_a_whole_run_needs_no_more_and_leaves_nothing_open(kafka: Kafka, server: Minio, topic_prefix: str) -> None:
-    """Every role under the shipped policy, over TLS, with objects under SSE-C; the store takes no others from it."""
+@pytest.mark.parametrize("place", [f"{CALLS}/team-a", "/team-a/", ""])
+def test_a_place_that_would_reach_further_than_it_says_is_refused(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["policy", "sender", "--senders", place])
+    assert "with a slash at the end" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("one_key", [True, False], ids=["one key for all", "a key for each role, and none for intake"])
+def test_a_whole_run_needs_no_more_and_leaves_nothing_open(
+    kafka: Kafka, server: Minio, topic_prefix: str, one_key: bool
+) -> None:
+    """Every role under the shipped policies, over TLS, with objects under SSE-C: the store takes no others."""
     with server_system(kafka, server, topic_prefix) as system:
         names = StoreSettings(work_bucket=system.work, results_bucket=system.results)
         keys = {"STORE__ENCRYPTION": "sse-c", "STORE__SSE_C_KEY": base64.b64encode(os.urandom(32)).decode()}
@@ -312,16 +453,26 @@ def test_a_whole_run_needs_no_more_and_leaves_nothing_open(kafka: Kafka, server:
             secret_key = server.user(topic_prefix + name, document)
             return {"STORE__ACCESS_KEY": topic_prefix + name, "STORE__SECRET_KEY": secret_key, **more}
 
-        service = policy(Principal.SERVICE, names, [system.recordings])
-        cast("list[object]", service["Statement"]).append(_nothing_unencrypted(names))
+        def encrypting(who: Principal) -> dict[str, object]:
+            document = policy(who, names, [system.recordings])
+            cast("list[object]", document["Statement"]).append(_nothing_unencrypted(names))
+            return document
+
         with (
-            closing(S3Store.of(system.settings(**as_user("open", service)).store)) as unencrypted,
+            closing(S3Store.of(system.settings(**as_user("open", encrypting(Principal.SERVICE))).store)) as unencrypted,
             pytest.raises(AccessDenied),  # else the run below would show nothing
         ):
             unencrypted.put_new(system.work, "work/job-1/1/k", b"x")
         system.upload()
-        system.overrides = as_user("service", service, **keys)
-        system.start()
+        if one_key:
+            system.overrides = as_user("service", encrypting(Principal.SERVICE), **keys)
+            system.start()
+        else:
+            system.overrides = {"STORE__ACCESS_KEY": "", "STORE__SECRET_KEY": "", **keys}
+            system.start([Role.INTAKE], name="intake")
+            for role in ROLES:
+                login = as_user(role, encrypting(Principal(role)))
+                system.start([role], name=role, **login)  # type: ignore[arg-type]  # all of them are settings
         system.submit("job-1")
         result = system.finish("job-1")["job-1"]
         assert (result.status.value, result.error) == ("completed", None)

@@ -1,7 +1,7 @@
 {{/* The Deployment of one role. Takes (dict "root" $ "name" ROLE "role" VALUES-OF-THE-ROLE). */}}
 {{- define "whisperx-consumer.deployment" -}}
 {{- $root := .root }}
-{{- $pod := dict "root" .root "own" .role }}
+{{- $pod := dict "root" .root "name" .name "own" .role }}
 {{- $grace := dig "worker" "grace_s" (dig "worker" "grace_s" 60 $root.Values.settings) .role.settings }}
 apiVersion: apps/v1
 kind: Deployment
@@ -32,7 +32,7 @@ spec:
       serviceAccountName: {{ include "whisperx-consumer.name" $root }}
       terminationGracePeriodSeconds: {{ add (ceil $grace | int) 30 }}
       {{- with .role.runtimeClassName }}
-      runtimeClassName: {{ . }}
+      runtimeClassName: {{ . | quote }}
       {{- end }}
       containers:
         - name: {{ .name }}

@@ -5,7 +5,7 @@
 
 {{- define "whisperx-consumer.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "whisperx-consumer.labels" -}}

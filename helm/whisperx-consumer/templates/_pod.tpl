@@ -12,11 +12,11 @@ securityContext:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with .Values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -51,7 +51,7 @@ securityContext:
 {{- $certificates := .own.certificatesSecret | default .root.Values.certificates.secret }}
 {{- with .root }}
 - name: cache
-  emptyDir: {sizeLimit: {{ .Values.cache.sizeLimit }}}
+  emptyDir: {sizeLimit: {{ .Values.cache.sizeLimit | quote }}}
 - name: tmp
   emptyDir: {sizeLimit: 256Mi}
 {{- if .Values.models.existingClaim }}

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import consumer
+from consumer.audio import sandbox
 
 ROOT = Path(consumer.__file__).parent.parent
 NO_WALLS = "sys.modules['landlockpy'] = sys.modules['pyseccomp'] = None"
@@ -121,3 +122,35 @@ def test_seccomp_denies_every_call_that_computing_does_not_need(tmp_path: Path) 
     free = attempts("no-seccomp", tmp_path / "free")
     came_through = [name for name, outcome in free.items() if outcome is None]
     assert len(came_through) > len(free) / 2, f"most of them are such that work without the wall: {free}"
+
+
+@pytest.mark.skipif(
+    sandbox.seccomp is None, reason="this machine has no libseccomp to stand in for a container's runtime"
+)
+@pytest.mark.parametrize("denied", [errno.EPERM, errno.ENOSYS], ids=["EPERM", "ENOSYS"])
+def test_where_a_containers_runtime_denies_landlock_the_rest_stands_and_it_is_said(denied: int) -> None:
+    """As the profile RuntimeDefault of older runtimes, which deny what they do not know. Ours stands within theirs."""
+    program = f"""
+import os, sys
+sys.path.append({str(ROOT)!r})
+from consumer.audio import sandbox
+from consumer.audio.confine import confine
+runtime = sandbox.seccomp.SyscallFilter(sandbox.seccomp.ALLOW)
+for call in ("landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"):
+    runtime.add_rule(sandbox.seccomp.ERRNO({denied}), call)
+runtime.load()
+sandbox.rehearse()
+print(*confine(1 << 28, 60, {os.getpid()}))
+try:
+    os.kill(os.getpid(), 0)
+except OSError as exc:
+    print(exc.errno)
+try:
+    open("/etc/passwd")
+except OSError as exc:
+    print(exc.errno)
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, check=False)
+    said, *outcomes = done.stdout.splitlines()
+    assert said == f"Landlock: this kernel says {errno.errorcode[denied]}"
+    assert outcomes == [str(errno.EPERM), str(errno.EPERM)], done.stderr

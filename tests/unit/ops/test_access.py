@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,8 @@ from consumer.core.layout import Topic
 from consumer.exit_codes import ExitCode
 from consumer.settings import KafkaSettings
 
+PAGE = Path(__file__).parents[3] / "docs" / "kafka.md"
+CODE = re.compile(r"`([^`]+)`")
 KAFKA = KafkaSettings(topic_prefix="t.", group_prefix="g.")
 
 
@@ -43,6 +47,18 @@ def test_the_names_of_one_role_never_begin_those_of_another() -> None:
 def test_without_a_prefix_the_operator_is_allowed_all_topics_by_a_literal_star() -> None:
     found = access.acls(["operator"], KafkaSettings(topic_prefix=""))
     assert access.Acl("topic", "*", ("Create", "Describe", "DescribeConfigs")) in found
+
+
+def test_the_page_says_of_everybody_what_is_in_the_table() -> None:
+    """Work is said in words there: each worker's own, or all."""
+    rows = [line.split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    shown = {name: (cells[1], cells[2]) for cells in rows for name in CODE.findall(cells[0]) if name in access.NAMES}
+    assert shown.keys() == set(access.NAMES)
+    for name, (reads, writes) in shown.items():
+        rights = access.ROLES.get(name) or access.CLIENTS[name]
+        assert set(CODE.findall(reads)) == {*rights.reads, *rights.follows} - set(access.WORK), name
+        assert set(CODE.findall(writes)) == set(rights.writes) - set(access.WORK), name
+        assert ("all work" in writes) == (set(access.WORK) <= set(rights.writes)), name
 
 
 def test_the_command_prints_lines_for_the_tool_of_kafka(
