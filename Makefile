@@ -9,7 +9,7 @@ STAMP := .venv/.installed
 # Two test processes keep two cores busy; more wait for each other's brokers.
 TEST_PROCESSES ?= 2
 
-.PHONY: help install demo model fuzz test test-unit chaos campaign kills outage lint format servers image demo-models clean
+.PHONY: help install demo model fuzz test test-unit chaos campaign kills outage gpu lint format servers image demo-models clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ kills: $(STAMP) ## The real WhisperX chain: ten minutes on three workers, ten of
 
 outage: $(STAMP) ## Store and broker away for five minutes each, on both group protocols (about half an hour)
 	WHISPERX_TEST_OUTAGE_S=300 $(PYTHON) -m pytest -s tests/integration/test_dependency_away.py
+
+gpu: $(STAMP) ## The tests that need a GPU: against the CPU, a full card, a lost context (about two minutes)
+	$(PYTHON) -m pytest tests/gpu $(ARGS)
 
 lint: $(STAMP) ## Format check, lint, strict types, import contracts, generated files
 	.venv/bin/ruff format --check .

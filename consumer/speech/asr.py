@@ -18,12 +18,15 @@ import numpy as np
 
 from consumer.core.prompt import Prompt
 from consumer.core.speech import Language, Samples
+from consumer.core.values import SAMPLE_RATE_HZ
 from consumer.speech.device import Device
 from consumer.speech.environment import quiet
 
 log = logging.getLogger(__name__)
 
 WINDOW_SAMPLES = 480_000  # 30 s, what the encoder takes
+LEAST_WORK_BYTES = 256 << 20
+"""What a GPU has to have beside the model: less is not enough for CUDA's libraries and one window."""
 Task = Literal["transcribe", "translate"]
 NO_PROMPT = Prompt()
 
@@ -84,11 +87,15 @@ class Recogniser:
         answer = self._whisper.generate_segment_batched(self._features(batch), self._tokenizer(decoding), options)
         return [Text(text, float(logprob)) for text, logprob in zip(answer["text"], answer["avg_logprob"], strict=True)]
 
-    def rebuild(self) -> bool:
+    def encode_silence(self) -> None:
+        """A first window: raises what computing raises."""
+        self._whisper.encode(self._features([np.zeros(SAMPLE_RATE_HZ, dtype=np.float32)]))
+
+    def rebuild(self) -> None:
         """Load the model anew: CTranslate2 gives its memory back only then."""
         self._whisper.model.unload_model()
+        ask_for_room(self._files)
         self._whisper.model.load_model()
-        return True
 
     def _features(self, batch: Sequence[Samples]) -> Any:
         """(n_windows, n_mels, 3000), each padded to 30 s."""
@@ -108,9 +115,24 @@ class PlannedWindows:
     """Stands where whisperx expects a voice-activity model, so that it loads none. It is never asked."""
 
 
+def ask_for_room(files: Path) -> None:
+    """Raises MemoryError where the GPU has none for this model.
+
+    It is asked before, because CTranslate2 that loads a model in vain may abort the process instead of raising.
+    """
+    import torch
+
+    torch.cuda.empty_cache()
+    free, needed = torch.cuda.mem_get_info()[0], (files / "model.bin").stat().st_size + LEAST_WORK_BYTES
+    if free < needed:
+        raise MemoryError(f"out of memory: the recogniser needs {needed >> 20} MiB of the GPU, {free >> 20} are free")
+
+
 def _load(files: Path, device: Device) -> Any:
     from whisperx.asr import load_model
 
+    if device.kind == "cuda":
+        ask_for_room(files)
     with quiet():
         return load_model(
             str(files),

@@ -10,6 +10,7 @@ from typing import Literal
 
 from consumer.errors import Misconfigured
 from consumer.settings import DeviceSettings
+from consumer.speech.gpu_errors import Meaning, first_line, meaning
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ PREFERRED: dict[Kind, tuple[str, ...]] = {
     "cpu": ("int8", "int8_float32", "float32"),
 }
 """Compute types for `auto`, best first."""
+PLENTY_BYTES = 1 << 30
+"""With so much free, no library fails for want of memory to load its code or to make a handle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +40,24 @@ class Device:
 
 def choose_device(settings: DeviceSettings) -> Device:
     """Raises Misconfigured when the settings name a device or compute type that does not work here."""
-    why_not = None if settings.device == "cpu" else cuda_fault()
-    if settings.device == "cuda" and why_not:
+    if settings.device == "cpu":
+        device = device_of("cpu", settings)
+    elif why_not := cuda_fault():
+        device = cpu_for_good(settings, why_not)
+    else:
+        device = device_of("cuda", settings)
+    log.info("Device chosen", extra={"device": str(device), "threads": device.threads, "batch": device.batch_size})
+    return device
+
+
+def cpu_for_good(settings: DeviceSettings, why_not: str) -> Device:
+    """The CPU for a worker whose CUDA does not work. Raises Misconfigured where the settings name CUDA."""
+    if settings.device == "cuda":
         raise Misconfigured(
             f"device.device is cuda, but {why_not}; give the process a GPU, or set WHISPERX_DEVICE__DEVICE=auto"
         )
-    if settings.device == "auto" and why_not:
-        log.warning("Computing on the CPU", extra={"reason": why_not})
-    device = device_of("cpu" if settings.device == "cpu" or why_not else "cuda", settings)
-    log.info("Device chosen", extra={"device": str(device), "threads": device.threads, "batch": device.batch_size})
-    return device
+    log.warning("Computing on the CPU", extra={"reason": why_not})
+    return device_of("cpu", settings)
 
 
 def device_of(kind: Kind, settings: DeviceSettings) -> Device:
@@ -74,7 +85,10 @@ def compute_type_of(kind: Kind, wanted: str) -> str:
 
 
 def cuda_fault() -> str | None:
-    """Why CUDA cannot be used, as the end of a sentence; None when it works in both libraries."""
+    """Why CUDA cannot be used, as the end of a sentence; None when it works in both libraries.
+
+    A GPU that others fill works: its room may come back, and every chunk has its ladder until then.
+    """
     import ctranslate2
     import torch
 
@@ -85,8 +99,33 @@ def cuda_fault() -> str | None:
     try:
         torch.zeros(8, device="cuda").sum().item()
     except RuntimeError as exc:
-        return f"a first sum on it failed ({str(exc).splitlines()[0]})"
+        return None if meaning(exc) is Meaning.NO_ROOM else f"a first sum on it failed ({first_line(exc)})"
     return None
+
+
+class Card:
+    """The state of the GPU, asked of this process's CUDA context."""
+
+    def answers(self) -> bool:
+        """Once the context is lost, every call fails."""
+        import torch
+
+        try:
+            torch.cuda.synchronize()
+        except RuntimeError as exc:
+            return meaning(exc) is Meaning.NO_ROOM
+        return True
+
+    def has_room(self) -> bool:
+        import torch
+
+        try:
+            return torch.cuda.mem_get_info()[0] >= PLENTY_BYTES
+        except RuntimeError:
+            return False
+
+
+CUDA = Card()
 
 
 def threads_of(settings: DeviceSettings) -> int:

@@ -26,7 +26,8 @@ from consumer.speech.asr import Decoding, Recogniser, Text, in_batches
 from consumer.speech.diarize import BATCH
 from consumer.speech.ladder import climb_down
 from consumer.speech.loaded import LoadedModels, Stage
-from consumer.speech.spare_memory import give_back
+from consumer.speech.models import SpeechModel
+from consumer.speech.spare_memory import give_back, give_back_gpu
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +77,15 @@ class SpeechEngine:
         """Load what a transcriber needs before it joins its group, and read all files for their digests."""
         with self._lock:
             chosen = self._loaded.find(model)
-            self._loaded.recogniser(chosen)
-            self._loaded.diarizer(chosen)
-            self._loaded.aligner(chosen, WARM_LANGUAGE)
+            self._load(chosen, "transcribe", self._loaded.tried_recogniser)
+            self._load(chosen, "diarize", self._loaded.diarizer)
+            self._load(chosen, "align", lambda one: self._loaded.aligner(one, WARM_LANGUAGE))
             self.fingerprint(JobOptions(model=chosen.name), WARM_LANGUAGE)
             log.info("Models loaded", extra={"model": chosen.name, "device": self.device})
+
+    def _load(self, model: SpeechModel, stage: Stage, load: Callable[[SpeechModel], object]) -> None:
+        """A GPU that others fill is no reason not to start: the ladder leads to the CPU, and each chunk tries anew."""
+        climb_down(lambda _: load(model) is not None, 1, self._loaded.rungs(stage))
 
     # ── the work ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -101,7 +106,9 @@ class SpeechEngine:
 
     def join_speakers(self, activities: Iterable[Activity], recording_samples: int, options: JobOptions) -> Diarization:
         with self._lock:
-            diarizer = self._loaded.diarizer(self._loaded.find(options.model))
+            model = self._loaded.find(options.model)
+            self._load(model, "diarize", self._loaded.diarizer)
+            diarizer = self._loaded.diarizer(model)
         return diarizer.join(activities, recording_samples, options.diarize)
 
     def _batches(self, had_room: int | None) -> int:
@@ -158,7 +165,6 @@ class ChunkRun:
         windows = [window for window in self._task.chunk.windows if window.span.length]
         if not windows:
             return []
-        decoding = self._decoding()
         done: dict[int, Text] = {}
         before: Recogniser | None = None
 
@@ -168,6 +174,7 @@ class ChunkRun:
             if before is not None and before.device != recogniser.device:
                 done.clear()  # all windows of a chunk come from one device
             before = recogniser
+            decoding = self._decoding(recogniser)
             sounds = [self._cut(window.span) for window in windows]
             for share in in_batches(sounds, batch, lambda part: recogniser.recognise(part, decoding), done):
                 progress(share)
@@ -177,13 +184,12 @@ class ChunkRun:
         found = zip(windows, texts, strict=True)
         return [_heard(window, text) for window, text in found if text.text.strip()]
 
-    def _decoding(self) -> Decoding:
+    def _decoding(self, recogniser: Recogniser) -> Decoding:
         task = self._task
         if task.language is None:
             raise ValueError(f"chunk {task.chunk.index} has speech and no language; detect it first")
         options = task.options
-        count = self._loaded.recogniser(self._model).count_tokens
-        prompt = fit_prompt(options.hotwords, options.initial_prompt, count)
+        prompt = fit_prompt(options.hotwords, options.initial_prompt, recogniser.count_tokens)
         self._warn(prompt.warning())
         return Decoding(task.language, options.task, options.beam_size, prompt)
 
@@ -194,7 +200,7 @@ class ChunkRun:
         options, language = self._task.options, self._task.language
         if not heard or language is None or not options.align.enabled or options.task == "translate":
             return [one.segment() for one in heard]
-        if self._loaded.aligner(self._model, language) is None:
+        if not self._loaded.has_aligner(self._model, language):
             self._say_no_aligner(language)
             return [one.segment() for one in heard]
         aligned: list[list[Segment]] = []
@@ -240,7 +246,7 @@ class ChunkRun:
     def _climb(self, work: Callable[[int], T], batch: int, stage: Stage) -> T:
         result, climbed = climb_down(work, batch, self._loaded.rungs(stage))
         self._warn(climbed.warning("transcribe"))
-        if stage == "transcribe" and climbed.steps:
+        if stage == "transcribe" and climbed.steps and self._loaded.device.kind == "cuda":
             self._batches(climbed.batch)
         return result
 
@@ -270,6 +276,8 @@ class ChunkRun:
 
         yield progress
         give_back()
+        if self._loaded.device.kind == "cuda":
+            give_back_gpu()
         self._spent_s[f"{stage}_s"] = self._clock() - started_s
         tell(1.0)
 

@@ -12,9 +12,10 @@ from consumer.events import JobOptions, ModelUsed
 from consumer.settings import DeviceSettings, ModelSettings
 from consumer.speech.align import Aligner, Aligners, aligner_files, default_place, load_aligner
 from consumer.speech.asr import Recogniser
-from consumer.speech.device import Device, choose_device, cpu_instead
+from consumer.speech.device import Device, choose_device, cpu_for_good, cpu_instead
 from consumer.speech.diarize import Diarizer
 from consumer.speech.environment import add_nltk_data, prepare
+from consumer.speech.gpu_errors import Meaning, first_line, meaning
 from consumer.speech.ladder import Rung
 from consumer.speech.models import Models, SpeechModel, local_files, snapshot
 
@@ -31,7 +32,7 @@ class LoadedModels:
         self._device_settings = device
         self._models = Models(models)
         self._device: Device | None = None
-        self._fell_back = False
+        self._left: Device | None = None
         self._recogniser: tuple[Path, Recogniser] | None = None
         self._diarizer: tuple[Path, Diarizer] | None = None
         self._aligners = Aligners(models.max_align_models, self._load_aligner)
@@ -57,6 +58,24 @@ class LoadedModels:
             log.info("Recogniser loaded", extra={"model": model.name, "device": str(self.device)})
         return self._recogniser[1]
 
+    def tried_recogniser(self, model: SpeechModel) -> Recogniser:
+        """The recogniser, after a first window on a GPU: only then CTranslate2 opens cuBLAS, which may be missing.
+
+        Raises Misconfigured where the settings name CUDA; with `auto` the CPU takes over for good.
+        """
+        recogniser = self.recogniser(model)
+        if self.device.kind == "cuda":
+            try:
+                recogniser.encode_silence()
+            except RuntimeError as exc:
+                if meaning(exc) is not Meaning.OTHER:
+                    raise
+                fault = f"the recogniser cannot compute on it ({first_line(exc)})"
+                self._device = cpu_for_good(self._device_settings, fault)
+                self._drop_all()
+                recogniser = self.recogniser(model)
+        return recogniser
+
     def diarizer(self, model: SpeechModel) -> Diarizer:
         files = self._diarization_files(model)
         if self._diarizer is None or self._diarizer[0] != files:
@@ -73,6 +92,10 @@ class LoadedModels:
         if model.nltk_data is not None:
             add_nltk_data(model.nltk_data)
         return self._aligners.get(language, found[0])
+
+    def has_aligner(self, model: SpeechModel, language: str) -> bool:
+        """Whether there is one to load."""
+        return self._aligner_files(model, language) is not None
 
     def _load_aligner(self, language: str, place: Path | str) -> Aligner:
         aligner = load_aligner(language, place, self.device.kind)
@@ -133,14 +156,14 @@ class LoadedModels:
         if stage == "transcribe":
             rungs.append(Rung("building the recogniser anew", self._rebuild))
         if self._device_settings.cpu_fallback:
-            rungs.append(Rung("going on on the CPU", self._fall_back))
+            rungs.append(Rung("going on on the CPU", self._fall_back, leaves_device=True))
         return rungs
 
     def leave_fallback(self) -> None:
         """Try the GPU again: it may have been another process that took its memory."""
-        if self._fell_back:
+        if self._left is not None:
             self._drop_all()
-            self._device, self._fell_back = None, False
+            self._device, self._left = self._left, None
 
     def _drop_but(self, stage: Stage) -> bool:
         dropped = False
@@ -154,11 +177,17 @@ class LoadedModels:
         return dropped
 
     def _rebuild(self) -> bool:
-        return self._recogniser is not None and self._recogniser[1].rebuild()
+        held, self._recogniser = self._recogniser, None  # it stays away when there is no room to build it
+        if held is None:
+            return False
+        held[1].rebuild()
+        self._recogniser = held
+        return True
 
     def _fall_back(self) -> bool:
+        self._left = self.device
         self._drop_all()
-        self._device, self._fell_back = cpu_instead(self._device_settings), True
+        self._device = cpu_instead(self._device_settings)
         return True
 
     def _drop_all(self) -> None:

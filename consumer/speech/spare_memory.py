@@ -1,4 +1,4 @@
-"""Give back to the kernel what the C library keeps of freed memory.
+"""Give back to the kernel what the C library keeps of freed memory, and to the GPU what PyTorch keeps.
 
 CTranslate2 and torch allocate and free hundreds of megabytes in each stage of a chunk, from several threads. glibc
 keeps the pieces for the thread that freed them, so each stage's would stand beside those of the others: measured with
@@ -16,6 +16,13 @@ def give_back() -> None:
     """Does nothing where the C library is not glibc."""
     if trim := _trim():
         trim(0)
+
+
+def give_back_gpu() -> None:
+    """What PyTorch keeps of the GPU's memory. CTranslate2, which shares the GPU, cannot use it."""
+    import torch
+
+    torch.cuda.empty_cache()
 
 
 @functools.cache

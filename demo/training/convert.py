@@ -13,13 +13,13 @@ PUNKT_FILES = {
 }
 
 
-def recogniser(source: Path, target: Path) -> None:
-    """Convert the network of `source` (transformers) to int8."""
+def recogniser(source: Path, target: Path, quantization: str = "int8") -> None:
+    """Convert the network of `source` (transformers)."""
     target.parent.mkdir(parents=True, exist_ok=True)
     converter = ctranslate2.converters.TransformersConverter(
         str(source), copy_files=["tokenizer.json", "preprocessor_config.json"]
     )
-    converter.convert(str(target), quantization="int8", force=True)
+    converter.convert(str(target), quantization=quantization, force=True)
     vocabulary_file = target / "vocabulary.json"
     vocabulary = json.loads(vocabulary_file.read_text())
     # CTranslate2 calls a Whisper model multilingual if and only if its vocabulary has an empty token. Without it there

@@ -9,6 +9,8 @@ import pytest
 from consumer.errors import Misconfigured
 from consumer.settings import DeviceSettings
 from consumer.speech import device
+from consumer.speech.asr import ask_for_room
+from consumer.speech.gpu_errors import Meaning, meaning
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,46 @@ def test_auto_goes_to_the_cpu_and_says_why(monkeypatch: pytest.MonkeyPatch, capl
     assert [record.__dict__["reason"] for record in caplog.records if record.levelname == "WARNING"] == [
         "PyTorch finds no CUDA device"
     ]
+
+
+def first_sum_fails(monkeypatch: pytest.MonkeyPatch, error: str) -> None:
+    import ctranslate2
+    import torch
+
+    def no_sum(*_: object, **__: object) -> None:
+        raise RuntimeError(error)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1)
+    monkeypatch.setattr(torch, "zeros", no_sum)
+
+
+def test_a_gpu_that_cannot_add_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    first_sum_fails(monkeypatch, "CUDA error: no kernel image is available for execution on the device\nand advice")
+    fault = "a first sum on it failed (CUDA error: no kernel image is available for execution on the device)"
+    assert device.cuda_fault() == fault
+
+
+def test_a_gpu_that_others_fill_is_not_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    first_sum_fails(monkeypatch, "CUDA out of memory. Tried to allocate 2.00 MiB.")
+    assert device.cuda_fault() is None
+
+
+@pytest.mark.parametrize(("free_mib", "has_room"), [(1300, True), (1200, False)])
+def test_a_recogniser_is_only_loaded_where_it_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_mib: int, has_room: bool
+) -> None:
+    import torch
+
+    with (tmp_path / "model.bin").open("wb") as file:
+        file.truncate(1000 << 20)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_mib << 20, 8000 << 20))
+    if has_room:
+        ask_for_room(tmp_path)
+        return
+    with pytest.raises(MemoryError) as caught:
+        ask_for_room(tmp_path)
+    assert meaning(caught.value) is Meaning.NO_ROOM
 
 
 def test_a_compute_type_for_the_gpu_does_not_bind_the_fallback() -> None:

@@ -1,6 +1,6 @@
-"""A GPU without room, from the engine's side: what is dropped, what is done again, and what the result says.
+"""A GPU without room, or without what it computes with: what is dropped or done again, and what the result says.
 
-Recogniser and device stand in here: a GPU whose memory is short can be had on no machine at will.
+Recogniser and device stand in here, so that it is tested on any machine; tests/gpu has the same on a real GPU.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from consumer.core.speech import ChunkTask, Language, Samples
 from consumer.core.values import SAMPLE_RATE_HZ, Chunk, Span, Window
-from consumer.errors import BrokenGpuContext, GpuOutOfMemory
+from consumer.errors import BrokenGpuContext, GpuOutOfMemory, Misconfigured
 from consumer.events import AlignOptions, DiarizeOptions, JobOptions
 from consumer.settings import DeviceSettings, ModelSettings
 from consumer.speech import loaded
@@ -31,8 +32,13 @@ class Card:
     """A GPU with room for so many windows at once, and what was asked of it."""
 
     room: int
+    full: bool = False
+    """Whether there is not even room for the model."""
     error: str = "CUDA failed with error out of memory"
+    first_error: str = ""
+    """What the first window on it raises."""
     tried: list[tuple[str, int]] = field(default_factory=list)
+    loaded: list[str] = field(default_factory=list)
     heard: list[tuple[int, float]] = field(default_factory=list)
     """Length and first sample of each window."""
 
@@ -43,6 +49,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
 
     class FakeRecogniser:
         def __init__(self, files: Path, device: Device) -> None:
+            card.loaded.append(device.kind)
+            if card.full and device.kind == "cuda":
+                raise RuntimeError(card.error)
             self.device = device
 
         def count_tokens(self, text: str) -> int:
@@ -58,24 +67,31 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
             card.heard += [(len(one), float(one[0])) for one in batch]
             return [Text(f" {self.device.kind}", -0.1) for _ in batch]
 
-        def rebuild(self) -> bool:
+        def encode_silence(self) -> None:
+            if card.first_error:
+                raise RuntimeError(card.first_error)
+
+        def rebuild(self) -> None:
             card.tried.append(("rebuild", 0))
-            return True
+            if card.full:
+                raise RuntimeError(card.error)
+
+    chosen = iter([Device("cuda", "float16", 4, 1)])
 
     monkeypatch.setattr(loaded, "Recogniser", FakeRecogniser)
     monkeypatch.setattr(loaded, "prepare", lambda _: None)
-    monkeypatch.setattr(loaded, "choose_device", lambda _: Device("cuda", "float16", 4, 1))
+    monkeypatch.setattr(loaded, "choose_device", lambda _: next(chosen))
     monkeypatch.setattr(loaded, "cpu_instead", lambda _: Device("cpu", "int8", 2, 1))
     monkeypatch.setattr(loaded, "_set_threads", lambda _: None)
     monkeypatch.setattr(loaded, "_free_cached_memory", lambda: None)
     return card
 
 
-def engine(tmp_path: Path, *, cpu_fallback: bool = True) -> SpeechEngine:
+def engine(tmp_path: Path, *, device: Literal["auto", "cuda"] = "auto", cpu_fallback: bool = True) -> SpeechEngine:
     (tmp_path / "small" / "asr").mkdir(parents=True)
     (tmp_path / "small" / "model.json").write_text(json.dumps({"name": "small", "asr": "asr"}))
     models = ModelSettings(directory=tmp_path, allowed=("small",))
-    return SpeechEngine(models, DeviceSettings(cpu_fallback=cpu_fallback))
+    return SpeechEngine(models, DeviceSettings(device=device, cpu_fallback=cpu_fallback))
 
 
 def task(windows: int = 6) -> ChunkTask:
@@ -127,9 +143,74 @@ def test_the_next_chunk_tries_the_gpu_again(tmp_path: Path, card: Card) -> None:
     speaker = engine(tmp_path)
     on_cpu = speaker.transcribe(task(), lambda _: None)
     card.room = 100
+    card.tried.clear()
     again = speaker.transcribe(task(), lambda _: None)
     assert {one.text for one in again.segments} == {"cuda"}
+    assert card.tried == [("cuda", 4), ("cuda", 2)], "in whole batches: none had no room, another process had it"
     assert again.fingerprint != on_cpu.fingerprint
+
+
+def test_a_gpu_too_full_for_the_model_leads_to_the_cpu_too(tmp_path: Path, card: Card) -> None:
+    card.full = True
+    speech = engine(tmp_path).transcribe(task(), lambda _: None)
+    assert speech.device == "cpu/int8"
+    assert [one.code for one in speech.warnings] == ["GPU_MEMORY_SHORT"]
+
+
+def test_a_gpu_that_stays_full_is_tried_by_every_chunk_and_left_again(tmp_path: Path, card: Card) -> None:
+    """The device is chosen once: judged by a full GPU it would be the CPU for good, or an error of the settings."""
+    card.full = True
+    speaker = engine(tmp_path)
+    devices = [speaker.transcribe(task(), lambda _: None).device for _ in range(2)]
+    card.full = False
+    devices.append(speaker.transcribe(task(), lambda _: None).device)
+    assert devices == ["cpu/int8", "cpu/int8", "cuda/float16"]
+
+
+def test_a_recogniser_that_could_not_be_built_anew_is_loaded_by_the_next_attempt(tmp_path: Path, card: Card) -> None:
+    speaker = engine(tmp_path, cpu_fallback=False)
+    speaker.transcribe(task(), lambda _: None)
+    card.room, card.full = 0, True
+    with pytest.raises(GpuOutOfMemory):
+        speaker.transcribe(task(), lambda _: None)
+    card.room, card.full = 100, False
+    assert speaker.transcribe(task(), lambda _: None).device == "cuda/float16"
+    assert card.loaded == ["cuda", "cuda"]
+
+
+@pytest.fixture
+def recogniser_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warming up loads no more than what stands in here."""
+    monkeypatch.setattr(loaded.LoadedModels, "diarizer", lambda *_: None)
+    monkeypatch.setattr(loaded.LoadedModels, "aligner", lambda *_: None)
+    monkeypatch.setattr(loaded.LoadedModels, "used", lambda *_: ())
+
+
+@pytest.mark.usefixtures("recogniser_only")
+def test_a_worker_starts_beside_a_full_gpu_and_uses_it_later(tmp_path: Path, card: Card) -> None:
+    card.full = True
+    speaker = engine(tmp_path)
+    speaker.warm_up()
+    assert speaker.device == "cpu/int8"
+    card.full = False
+    assert speaker.transcribe(task(), lambda _: None).device == "cuda/float16"
+
+
+@pytest.mark.usefixtures("recogniser_only")
+def test_a_gpu_on_which_the_recogniser_cannot_compute_is_left_for_good(tmp_path: Path, card: Card) -> None:
+    """PyTorch may have another CUDA than CTranslate2, whose cuBLAS is looked for with the first window."""
+    card.first_error = "Library libcublas.so.12 is not found or cannot be loaded"
+    speaker = engine(tmp_path)
+    speaker.warm_up()
+    assert [speaker.transcribe(task(), lambda _: None).device for _ in range(2)] == ["cpu/int8"] * 2
+    assert card.loaded == ["cuda", "cpu"]
+
+
+@pytest.mark.usefixtures("recogniser_only")
+def test_such_a_gpu_that_was_asked_for_is_a_wrong_setting(tmp_path: Path, card: Card) -> None:
+    card.first_error = "Library libcublas.so.12 is not found or cannot be loaded"
+    with pytest.raises(Misconfigured, match=r"libcublas.so.12"):
+        engine(tmp_path, device="cuda").warm_up()
 
 
 def test_where_the_cpu_is_not_allowed_the_attempt_fails_and_may_be_tried_again(tmp_path: Path, card: Card) -> None:
