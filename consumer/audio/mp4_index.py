@@ -156,9 +156,12 @@ class Window:
         self._file = file
         self._size_bytes = len(head) + size_bytes
         self._at = 0
+        self.ran_out = False
+        """Whether the last read was behind the end: a packet lies there, and FFmpeg takes it for the last."""
 
     def read(self, length: int = -1) -> bytes:
         left = max(self._size_bytes - self._at, 0)
+        self.ran_out = left == 0
         length = left if length < 0 else min(length, left)
         if self._at < len(self._head):
             data = self._head[self._at : self._at + length]

@@ -199,6 +199,9 @@ ODD: dict[str, Callable[[], bytes]] = {
     "a sound track that does not say so": lambda: changed(
         FILES["two sound tracks"](), (b"moov", b"trak", b"mdia", b"hdlr"), lambda hdlr: hdlr[:8] + b"????" + hdlr[12:]
     ),
+    "two sound tracks, none of them marked": lambda: changed(
+        FILES["two sound tracks"](), (b"moov", b"trak", b"tkhd"), lambda tkhd: bytes(4) + tkhd[4:]
+    ),
 }
 
 
@@ -209,6 +212,22 @@ def test_what_windows_would_change_is_left_to_ffmpeg(name: str, monkeypatch: pyt
     monkeypatch.setattr(opening, "taken_apart", lambda *_: None)
     whole = Heard(data, 50)
     assert (odd.in_windows, odd.pcm, odd.ending, odd.facts) == (False, whole.pcm, whole.ending, whole.facts)
+
+
+def test_what_lies_behind_a_place_outside_of_the_file_is_not_heard_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg takes such a packet for the last: going on with the next window would leave a hole in time."""
+
+    def lead_out(stco: bytes) -> bytes:
+        middle = 8 + len(stco) // 8 * 4
+        return stco[:middle] + struct.pack(">I", 1 << 30) + stco[middle + 4 :]
+
+    data = changed(FILES["two sound tracks"](), (*SAMPLES, b"stco"), lead_out)
+    windows = Heard(data, 300, track=0)
+    monkeypatch.setattr(opening, "taken_apart", lambda *_: None)
+    whole = Heard(data, 300, track=0)
+    assert windows.in_windows
+    assert len(whole.pcm) < 0.9 * SECONDS * 32_000
+    assert (windows.pcm, windows.ending) == (whole.pcm, whole.ending)
 
 
 def test_a_spoiled_index_ends_in_sound_or_a_verdict() -> None:
