@@ -22,6 +22,7 @@ from consumer.audio.mp4_boxes import (
     Unusual,
     boxes_in,
     content_of,
+    duration_of,
     make_box,
     make_table,
     only,
@@ -42,7 +43,7 @@ MDAT_HEADER_BYTES: Final = 16
 SOUND: Final = b"soun"
 OTHERS: Final = (b"vide", b"text", b"sbtl", b"subt", b"subp", b"clcp", b"tmcd", b"hint", b"meta", b"odsm", b"sdsm")
 REWRITTEN: Final = (b"stts", b"stsc", b"stsz", b"stco", b"co64")
-WITHOUT_EFFECT: Final = (b"stss", b"sgpd", b"sbgp", b"subs", b"sdtp", b"cslg")
+WITHOUT_EFFECT: Final = (b"sgpd", b"sbgp", b"subs", b"sdtp", b"cslg")
 """Of no matter to sound, and numbered by packets."""
 
 
@@ -61,7 +62,7 @@ class Track:
     start: int
     """Where its edit begins, in its own time; 0 without one."""
     end: int
-    """Where it ends: that of the edit, or of the last packet."""
+    """Where it ends: that of the edit, of the last packet, or of the track as it says, whichever comes first."""
     at: int = 0
     """The first packet of the next window."""
     chunk: int = 0
@@ -259,6 +260,7 @@ def _sound_track(file: Readable, trak: Box, movie_timescale: int) -> Track | Non
     )
     _check_chunks(track)
     _set_span(track, _edit(file, inner), movie_timescale)
+    track.end = min(track.end, track.start + duration_of(header))
     return track
 
 

@@ -174,6 +174,10 @@ def in_durations(first: int, then: int) -> bytes:
     return changed(mp4("aac", "ipod", use_editlist="0"), (*SAMPLES, b"stts"), durations)
 
 
+def with_one_sync_packet(tables: bytes) -> bytes:
+    return tables + struct.pack(">I4sIII", 20, b"stss", 0, 1, 1)
+
+
 def shorter_than_a_tick() -> bytes:
     data = aac_with((b"moov", b"trak", b"edts"), lambda _: edits((1, 0)))
     data = changed(data, (b"moov", b"mvhd"), lambda mvhd: mvhd[:12] + struct.pack(">I", 10**9) + mvhd[16:])
@@ -196,6 +200,7 @@ ODD: dict[str, Callable[[], bytes]] = {
         (*SAMPLES, b"stsd"), lambda stsd: stsd[:4] + struct.pack(">I", 2) + stsd[8:] * 2
     ),
     "a place behind all files": behind_all_files,
+    "packets that cannot be begun with": lambda: aac_with(SAMPLES, with_one_sync_packet),
     "a sound track that does not say so": lambda: changed(
         FILES["two sound tracks"](), (b"moov", b"trak", b"mdia", b"hdlr"), lambda hdlr: hdlr[:8] + b"????" + hdlr[12:]
     ),
@@ -212,6 +217,15 @@ def test_what_windows_would_change_is_left_to_ffmpeg(name: str, monkeypatch: pyt
     monkeypatch.setattr(opening, "taken_apart", lambda *_: None)
     whole = Heard(data, 50)
     assert (odd.in_windows, odd.pcm, odd.ending, odd.facts) == (False, whole.pcm, whole.ending, whole.facts)
+
+
+def test_packets_that_claim_to_last_longer_than_they_sound_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = in_durations(1024, 2048)
+    windows = Heard(data, 50)
+    monkeypatch.setattr(opening, "taken_apart", lambda *_: None)
+    whole = Heard(data, 50)
+    assert windows.in_windows
+    assert (windows.facts, windows.ending) == (whole.facts, Ending())
 
 
 def test_what_lies_behind_a_place_outside_of_the_file_is_not_heard_either(monkeypatch: pytest.MonkeyPatch) -> None:
