@@ -128,6 +128,12 @@ def timescale_of(header: bytes) -> int:
     return int(timescale)
 
 
+def duration_of(header: bytes) -> int:
+    """Of `mdhd`, in its timescale; without one, more than there is."""
+    (duration,) = struct.unpack_from(">Q", header, 24) if header[:1] == b"\1" else struct.unpack_from(">I", header, 16)
+    return int(duration) or 1 << 64
+
+
 def read_at(file: Readable, start: int, length: int) -> bytes:
     """Raises Unusual where the file ends before."""
     file.seek(start)

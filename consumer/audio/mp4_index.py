@@ -22,6 +22,7 @@ from consumer.audio.mp4_boxes import (
     Unusual,
     boxes_in,
     content_of,
+    duration_of,
     make_box,
     make_table,
     only,
@@ -36,11 +37,13 @@ from consumer.audio.mp4_boxes import (
 MAX_TRACKS: Final = 64
 MAX_RUNS: Final = 1 << 22
 """Entries of a table that is walked through once before it is believed; 43 hours have 155 thousand chunks."""
+MAX_OFFSET: Final = 1 << 62
 MDAT_HEADER_BYTES: Final = 16
 
 SOUND: Final = b"soun"
+OTHERS: Final = (b"vide", b"text", b"sbtl", b"subt", b"subp", b"clcp", b"tmcd", b"hint", b"meta", b"odsm", b"sdsm")
 REWRITTEN: Final = (b"stts", b"stsc", b"stsz", b"stco", b"co64")
-WITHOUT_EFFECT: Final = (b"stss", b"sgpd", b"sbgp", b"subs", b"sdtp", b"cslg")
+WITHOUT_EFFECT: Final = (b"sgpd", b"sbgp", b"subs", b"sdtp", b"cslg")
 """Of no matter to sound, and numbered by packets."""
 
 
@@ -59,7 +62,7 @@ class Track:
     start: int
     """Where its edit begins, in its own time; 0 without one."""
     end: int
-    """Where it ends: that of the edit, or of the last packet."""
+    """Where it ends: that of the edit, of the last packet, or of the track as it says, whichever comes first."""
     at: int = 0
     """The first packet of the next window."""
     chunk: int = 0
@@ -154,9 +157,12 @@ class Window:
         self._file = file
         self._size_bytes = len(head) + size_bytes
         self._at = 0
+        self.ran_out = False
+        """Whether the last read was behind the end: a packet lies there, and FFmpeg takes it for the last."""
 
     def read(self, length: int = -1) -> bytes:
         left = max(self._size_bytes - self._at, 0)
+        self.ran_out = left == 0
         length = left if length < 0 else min(length, left)
         if self._at < len(self._head):
             data = self._head[self._at : self._at + length]
@@ -215,12 +221,18 @@ def _sound_track(file: Readable, trak: Box, movie_timescale: int) -> Track | Non
     """None for a track of something else."""
     inner = list(boxes_in(file, trak.start, trak.end))
     media = list(boxes_in(file, *span(only(inner, b"mdia"))))
-    if content_of(file, only(media, b"hdlr"))[8:12] != SOUND:
+    handler = content_of(file, only(media, b"hdlr"))[8:12]
+    if handler in OTHERS:
         return None
+    if handler != SOUND:
+        raise Unusual("a track of a kind that we do not know, which may be sound to FFmpeg")
     info = list(boxes_in(file, *span(only(media, b"minf"))))
     samples = list(boxes_in(file, *span(only(info, b"stbl"))))
     if any(box.kind not in (b"stsd", *REWRITTEN, *WITHOUT_EFFECT) for box in samples):
         raise Unusual("a table that we do not know")
+    description = only(samples, b"stsd")
+    if read_at(file, description.start + 4, 4) != b"\0\0\0\1":
+        raise Unusual("several descriptions, which change within the track")
     header = content_of(file, only(media, b"mdhd"))
     sizes = only(samples, b"stsz")
     fixed_bytes, packets = struct.unpack(">II", read_at(file, sizes.start + 4, 8))
@@ -233,7 +245,7 @@ def _sound_track(file: Readable, trak: Box, movie_timescale: int) -> Track | Non
             b"edts": b"".join(whole(file, box) for box in inner if box.kind == b"edts"),
             b"mdia": b"".join(whole(file, box) for box in media if box.kind != b"minf"),
             b"minf": b"".join(whole(file, box) for box in info if box.kind != b"stbl"),
-            b"stsd": whole(file, only(samples, b"stsd")),
+            b"stsd": whole(file, description),
         },
         times=table(file, only(samples, b"stts"), ">II"),
         chunks=table(file, only(samples, b"stsc"), ">III"),
@@ -248,6 +260,7 @@ def _sound_track(file: Readable, trak: Box, movie_timescale: int) -> Track | Non
     )
     _check_chunks(track)
     _set_span(track, _edit(file, inner), movie_timescale)
+    track.end = min(track.end, track.start + duration_of(header))
     return track
 
 
@@ -271,11 +284,13 @@ def _set_span(track: Track, edit: tuple[int, int] | None, movie_timescale: int) 
     if track.times.count > MAX_RUNS:
         raise Unusual("too many runs of one duration")
     start, length = edit or (0, 0)
-    wanted = start + (length * track.timescale + movie_timescale // 2) // movie_timescale if length else None
+    wanted = start + (length * track.timescale + movie_timescale // 2) // movie_timescale if edit else None
+    if wanted == start:
+        raise Unusual("an edit of no length")
     packets, now = 0, 0
     for count, duration in track.times.rows():
-        if track.sizes.same and duration == 1:
-            raise Unusual("samples as they are, of which FFmpeg keeps only the chunks")
+        if duration == 1:
+            raise Unusual("samples as they are, it seems, of which FFmpeg keeps only the chunks")
         count = min(count, track.packets - packets)
         if duration >= 1 << 31 or count == 0:
             raise Unusual("time that goes back, or stands")
@@ -297,18 +312,17 @@ def _edit(file: Readable, inner: list[Box]) -> tuple[int, int] | None:
 
     What is empty before it is a pause, which is not heard here. Raises Unusual for several edits.
     """
-    edits = [box for box in inner if box.kind == b"edts"]
-    if not edits:
+    if not any(box.kind == b"edts" for box in inner):
         return None
-    content = content_of(file, only(list(boxes_in(file, *span(edits[0]))), b"elst"))
-    is_long, (count,) = content[0] == 1, struct.unpack_from(">I", content, 4)
-    row = struct.Struct(">QqI" if is_long else ">IiI")
-    if count * row.size != len(content) - 8:
+    content = content_of(file, only(list(boxes_in(file, *span(only(inner, b"edts")))), b"elst"))
+    (count,) = struct.unpack_from(">I", content, 4)
+    row = struct.Struct(">QqI" if content[0] == 1 else ">IiI")
+    if count == 0 or count * row.size != len(content) - 8:
         raise Unusual("an edit list of another length")
-    real = [(start, length) for length, start, _ in row.iter_unpack(content[8:]) if start >= 0]
-    if len(real) != 1:
-        raise Unusual("several edits, or none that is heard")
-    return real[0]
+    *pauses, (length, start, _) = row.iter_unpack(content[8:])
+    if start < 0 or any(start >= 0 for _, start, _ in pauses):
+        raise Unusual("several edits, or one that is not the last")
+    return start, length
 
 
 # ── making windows ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -326,6 +340,8 @@ def _placed(track: Track, sizes: bytes, count: int) -> tuple[list[int], list[tup
     taken = 0
     while taken < count:
         (offset,) = next(places)
+        if offset >= MAX_OFFSET:
+            raise Unusual("a place behind the end of all files")
         take = min(per_chunk - track.chunk_packet, count - taken)
         offsets.append(offset + track.chunk_bytes)
         if not runs or runs[-1][1:] != (take, description):

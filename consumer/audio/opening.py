@@ -7,6 +7,7 @@ Part of the decoder process: see `decoder_process`. What follows are links of a 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -14,6 +15,7 @@ import av
 import av.error
 from av.audio.stream import AudioStream
 from av.container.input import InputContainer
+from av.stream import Disposition
 
 from consumer.audio.chained import next_link
 from consumer.audio.mp4_boxes import Unusual
@@ -63,30 +65,35 @@ def opened(file: BinaryIO | ServedFile, order: Order) -> tuple[InputContainer, A
 class Windows:
     """The windows of a long MP4 behind the first, opened one after the other."""
 
-    def __init__(self, long: LongMp4, order: Order) -> None:
+    def __init__(self, long: LongMp4, order: Order, first: Window) -> None:
         self._long = long
         self._order = order
+        self._window = first
         self._open: InputContainer | None = None
 
     @classmethod
     def begin(cls, long: LongMp4, order: Order) -> tuple[InputContainer, AudioStream, Facts, Windows]:
         """The first one. Raises CannotDecode and Unusual; then the file is tried as a whole."""
-        container = open_container(long.first(), order.demuxer, order.max_streams)
+        window = long.first()
+        container = open_container(window, order.demuxer, order.max_streams)
         if len(container.streams.audio) != len(long.tracks):
             raise Unusual("FFmpeg sees other tracks than we do")
+        if order.track is None and not _is_plain(container.streams.audio):
+            raise Unusual("FFmpeg would choose among sound tracks by their bit rates, which are others in a window")
         stream = choose_stream(container, order.track)
         facts = facts_of(container, stream, order.size_bytes)
         track = long.choose(facts.track)
-        return container, stream, replace(facts, duration_hint_s=track.duration_s), cls(long, order)
+        return container, stream, replace(facts, duration_hint_s=track.duration_s), cls(long, order, window)
 
     def open_next(self) -> Link | None:
         """None behind the last one, and where the file breaks off."""
         if self._open is not None:
             self._open.close()
-        if not self._long.has_more:
+        if self._window.ran_out or not self._long.has_more:
             return None
         try:
-            self._open = open_container(self._long.following(), self._order.demuxer, self._order.max_streams)
+            self._window = self._long.following()
+            self._open = open_container(self._window, self._order.demuxer, self._order.max_streams)
             return self._open, choose_stream(self._open)
         except (Unusual, CannotDecode):
             return None
@@ -130,6 +137,16 @@ def choose_stream(container: InputContainer, track: int | None = None) -> AudioS
     if codec not in DECODERS:
         raise CannotDecode("UnsupportedMedia", f"its sound is coded as {codec}")
     return stream
+
+
+def _is_plain(tracks: Sequence[AudioStream]) -> bool:
+    """Whether one of them comes first by its marks alone, as `av_find_best_stream` counts them."""
+    marks = [
+        bool(one.disposition & Disposition.default)
+        + (not one.disposition & (Disposition.hearing_impaired | Disposition.visual_impaired))
+        for one in tracks
+    ]
+    return marks.count(max(marks)) == 1
 
 
 def facts_of(container: InputContainer, stream: AudioStream, size: int) -> Facts:

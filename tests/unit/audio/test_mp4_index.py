@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from consumer.audio import decode as decode_module
+from consumer.audio import opening
 from consumer.audio.decoder_process import Decoding
 from consumer.audio.mp4_boxes import Unusual
 from consumer.audio.mp4_index import _taken_apart
@@ -135,6 +136,112 @@ def test_what_is_unusual_is_left_to_ffmpeg(name: str) -> None:
         _taken_apart(io.BytesIO(data), len(data), 50)
     if name != "no sound":
         assert Heard(data, 50).pcm == Heard(data, WHOLE).pcm
+
+
+SAMPLES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+
+
+def changed(data: bytes, path: tuple[bytes, ...], change: Callable[[bytes], bytes]) -> bytes:
+    """With another content in the first box of that path; what lies behind the packets may be of another length."""
+    at = 0
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if kind == path[0]:
+            inner = data[at + 8 : at + length]
+            inner = changed(inner, path[1:], change) if path[1:] else change(inner)
+            return data[:at] + struct.pack(">I4s", 8 + len(inner), kind) + inner + data[at + length :]
+        at += length
+    raise AssertionError(f"no {path}")
+
+
+def edits(*rows: tuple[int, int]) -> bytes:
+    """Each with its length in ms and its start in samples."""
+    content = bytes(4) + struct.pack(">I", len(rows)) + b"".join(struct.pack(">IiI", *row, 1 << 16) for row in rows)
+    return struct.pack(">I4s", 8 + len(content), b"elst") + content
+
+
+def aac_with(path: tuple[bytes, ...], change: Callable[[bytes], bytes]) -> bytes:
+    return changed(mp4("aac", "ipod"), path, change)
+
+
+def in_durations(first: int, then: int) -> bytes:
+    """Half of the packets each, without an edit."""
+
+    def durations(stts: bytes) -> bytes:
+        count = sum(struct.unpack_from(">I", stts, at)[0] for at in range(8, len(stts), 8))
+        return struct.pack(">IIIIII", 0, 2, count // 2, first, count - count // 2, then)
+
+    return changed(mp4("aac", "ipod", use_editlist="0"), (*SAMPLES, b"stts"), durations)
+
+
+def with_one_sync_packet(tables: bytes) -> bytes:
+    return tables + struct.pack(">I4sIII", 20, b"stss", 0, 1, 1)
+
+
+def shorter_than_a_tick() -> bytes:
+    data = aac_with((b"moov", b"trak", b"edts"), lambda _: edits((1, 0)))
+    data = changed(data, (b"moov", b"mvhd"), lambda mvhd: mvhd[:12] + struct.pack(">I", 10**9) + mvhd[16:])
+    return changed(data, (*SAMPLES, b"stts"), lambda stts: stts[:12] + bytes(4) + stts[16:])
+
+
+def behind_all_files() -> bytes:
+    data = aac_with((*SAMPLES, b"stco"), lambda _: struct.pack(">IIQ", 0, 1, (1 << 64) - 1))
+    return data.replace(b"stco", b"co64")
+
+
+ODD: dict[str, Callable[[], bytes]] = {
+    "an edit of no length": lambda: aac_with((b"moov", b"trak", b"edts"), lambda _: edits((0, 1024))),
+    "an edit shorter than a tick": shorter_than_a_tick,
+    "a pause behind the edit": lambda: aac_with((b"moov", b"trak", b"edts"), lambda _: edits((9000, 0), (500, -1))),
+    "an edit list of nothing": lambda: aac_with((b"moov", b"trak", b"edts", b"elst"), lambda _: b""),
+    "durations of 1": lambda: in_durations(1, 1),
+    "durations of 2, then of 1": lambda: in_durations(2, 1),
+    "two descriptions": lambda: aac_with(
+        (*SAMPLES, b"stsd"), lambda stsd: stsd[:4] + struct.pack(">I", 2) + stsd[8:] * 2
+    ),
+    "a place behind all files": behind_all_files,
+    "packets that cannot be begun with": lambda: aac_with(SAMPLES, with_one_sync_packet),
+    "a sound track that does not say so": lambda: changed(
+        FILES["two sound tracks"](), (b"moov", b"trak", b"mdia", b"hdlr"), lambda hdlr: hdlr[:8] + b"????" + hdlr[12:]
+    ),
+    "two sound tracks, none of them marked": lambda: changed(
+        FILES["two sound tracks"](), (b"moov", b"trak", b"tkhd"), lambda tkhd: bytes(4) + tkhd[4:]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_windows_would_change_is_left_to_ffmpeg(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ODD[name]()
+    odd = Heard(data, 50)
+    monkeypatch.setattr(opening, "taken_apart", lambda *_: None)
+    whole = Heard(data, 50)
+    assert (odd.in_windows, odd.pcm, odd.ending, odd.facts) == (False, whole.pcm, whole.ending, whole.facts)
+
+
+def test_packets_that_claim_to_last_longer_than_they_sound_are_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = in_durations(1024, 2048)
+    windows = Heard(data, 50)
+    monkeypatch.setattr(opening, "taken_apart", lambda *_: None)
+    whole = Heard(data, 50)
+    assert windows.in_windows
+    assert (windows.facts, windows.ending) == (whole.facts, Ending())
+
+
+def test_what_lies_behind_a_place_outside_of_the_file_is_not_heard_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg takes such a packet for the last: going on with the next window would leave a hole in time."""
+
+    def lead_out(stco: bytes) -> bytes:
+        middle = 8 + len(stco) // 8 * 4
+        return stco[:middle] + struct.pack(">I", 1 << 30) + stco[middle + 4 :]
+
+    data = changed(FILES["two sound tracks"](), (*SAMPLES, b"stco"), lead_out)
+    windows = Heard(data, 300, track=0)
+    monkeypatch.setattr(opening, "taken_apart", lambda *_: None)
+    whole = Heard(data, 300, track=0)
+    assert windows.in_windows
+    assert len(whole.pcm) < 0.9 * SECONDS * 32_000
+    assert (windows.pcm, windows.ending) == (whole.pcm, whole.ending)
 
 
 def test_a_spoiled_index_ends_in_sound_or_a_verdict() -> None:
