@@ -300,10 +300,10 @@ def _summary(job: Job) -> str:
     result = job.result
     assert result is not None
     assert result.recording is not None
-    speed = result.timings.real_time_factor
+    audio_s, wall_s = result.recording.duration_s, result.timings.wall_s
     return (
-        f"{job.file}: {result.status.value}, {result.recording.duration_s:.0f} s of audio in "
-        f"{result.timings.wall_s:.1f} s ({speed or 0:.1f}x real time), language {result.language or 'none'}, "
+        f"{job.file}: {result.status.value}, {audio_s:.0f} s of audio in "
+        f"{wall_s:.1f} s ({audio_s / wall_s if wall_s else 0:.1f}x real time), language {result.language or 'none'}, "
         f"{len(result.speakers)} speakers, {result.chunks_total} chunks"
     )
 

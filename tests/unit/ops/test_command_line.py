@@ -14,6 +14,9 @@ from consumer.bootstrap import Parts, Role, System, serving
 from consumer.errors import Misconfigured
 from consumer.exit_codes import ExitCode
 from consumer.settings import Settings
+from demo import transcribe
+from tests.unit.producer_tools.installation import finished
+from tests.unit.producer_tools.test_watched import RECORDING
 
 TOO_LONG = "a" * 300
 BOUND_S = 60
@@ -75,3 +78,11 @@ def test_a_second_interrupt_does_not_wait_for_the_way_out() -> None:
     )
     assert (end.returncode, end.stdout) == (ExitCode.INTERRUPTED, "")
     assert end.stderr == "Interrupted; the jobs are cancelled.\n"
+
+
+def test_the_speed_that_is_told_belongs_to_the_time_that_is_told() -> None:
+    """The event's own factor leaves out what the job waited."""
+    timings = {"wall_s": 4.0, "real_time_factor": 15.0}
+    result = finished("a", recording=RECORDING | {"duration_s": 30}, timings=timings, language="en", chunks_total=1)
+    line = transcribe._summary(transcribe.Job("a", Path("talk.wav"), result=result))
+    assert line.startswith("talk.wav: completed, 30 s of audio in 4.0 s (7.5x real time), language en")
