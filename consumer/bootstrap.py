@@ -435,13 +435,21 @@ class System:
 
 @contextmanager
 def serving(system: System) -> Iterator[None]:
-    """Health and metrics over HTTP while the block runs; nothing when the port is 0."""
+    """Health and metrics over HTTP while the block runs; nothing when the port is 0. Raises Misconfigured."""
     server = system.parts.settings.server
     with ExitStack() as stack:
         if server.port:
-            http = HealthServer(
-                server.host, server.port, system.parts.health, system.parts.metrics.registry, system.describe
-            )
+            http = _health_server(system, server.host, server.port)
             http.start()
             stack.callback(http.stop)
         yield
+
+
+def _health_server(system: System, host: str, port: int) -> HealthServer:
+    try:
+        return HealthServer(host, port, system.parts.health, system.parts.metrics.registry, system.describe)
+    except OSError as error:
+        raise Misconfigured(
+            f"health and metrics cannot be served at {host}:{port}: {error.strerror}; "
+            "set WHISPERX_SERVER__PORT to a port of its own for each process, or to 0 for none"
+        ) from error

@@ -86,10 +86,7 @@ def _say(code: ExitCode, sentence: str) -> int:
 
 
 def _settings_faults(error: ValidationError) -> str:
-    """Which variable is wrong, and why: never its value, it may be a secret."""
-    lines = [
-        f"WHISPERX_{'__'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}" for fault in error.errors()
-    ]
+    lines = settings_reference.faults(error)
     return "the settings cannot be read:\n  " + "\n  ".join(lines) + "\nsee docs/settings.md"
 
 
@@ -195,7 +192,7 @@ def _add_transcribe(command: argparse.ArgumentParser) -> None:
 
 def _recording(text: str) -> Path:
     path = Path(text)
-    if not path.is_file():
+    if not os.path.isfile(path):  # says no as well of a name that is too long, where Path raises
         raise argparse.ArgumentTypeError(f"{text} is not a file; give the path of a recording")
     return path
 

@@ -237,7 +237,7 @@ def broker_findings(admin: BrokerAdmin, settings: Settings) -> list[Finding]:
     brokers = admin.broker_ids()
     findings = [ok("brokers", f"{len(brokers)} answer")]
     if len(brokers) < (copies := settings.topics.replication_factor):
-        todo = "lower topics.replication_factor, or start more brokers"
+        todo = "lower WHISPERX_TOPICS__REPLICATION_FACTOR, or start more brokers"
         findings.append(fail("brokers", f"{len(brokers)} brokers cannot hold {copies} copies", todo))
     return [*findings, *_broker_times(admin.broker_config(), settings)]
 

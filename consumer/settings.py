@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from consumer.settings_source import Environment
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -182,6 +184,13 @@ class StoreSettings(Group):
     results_expiry_days: int = Field(0, ge=0)
     """The same for the results bucket; 0: results do not expire by a rule of ours, only versions of them that were
     overwritten or removed."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_an_address(cls, endpoint: str) -> str:
+        if not endpoint or "/" in endpoint or any(character.isspace() for character in endpoint):
+            raise ValueError("write host:port, without http:// and without a path; `secure` says whether TLS is used")
+        return endpoint
 
     @model_validator(mode="after")
     def _encryption_can_work(self) -> Self:
@@ -394,6 +403,12 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
         hide_input_in_errors=True,
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: object, **__: object
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, Environment(settings_cls)
 
     kafka: KafkaSettings = KafkaSettings()
     topics: TopicSettings = TopicSettings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import shlex
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args, get_origin
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from consumer.settings import Settings
@@ -78,6 +79,28 @@ def secrets(settings: Settings) -> list[str]:
     found += [value for name, value in settings.kafka.extra.items() if _SECRET_NAME.search(name)]
     found += _LOGIN_IN_URL.findall(settings.registry.url) + _LOGIN_IN_URL.findall(settings.kafka.oauth_token_endpoint)
     return [secret for secret in found if secret]
+
+
+def faults(error: ValidationError) -> list[str]:
+    """Which variables are wrong, and why: never their values, they may be secrets."""
+    known = [setting.variable for _, settings in reference() for setting in settings]
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        _fault("WHISPERX_" + "__".join(map(str, one["loc"])).upper(), one["type"], one["msg"], known) for one in found
+    ]
+
+
+def _fault(variable: str, kind: str, message: str, known: list[str]) -> str:
+    match kind:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
+            return f"{variable}: there is no such setting" + (f"; {near[0]} is one" if near else "")
+        case "tuple_type":
+            return f'{variable}: a list is written as JSON, such as ["one", "two"]'
+        case "dict_type" | "model_type":
+            return f'{variable}: a map is written as JSON, such as {{"name": "value"}}'
+        case _:
+            return f"{variable}: {message.removeprefix('Value error, ')}"
 
 
 def _setting(group: str, name: str, field: FieldInfo) -> Setting:

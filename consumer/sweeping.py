@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -56,13 +57,21 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
 
 
 def _hours(text: str) -> float:
-    if not 0 <= (hours := float(text)) <= MOST_HOURS:
+    if not 0 <= (hours := _number(text)) <= MOST_HOURS:
         raise argparse.ArgumentTypeError(f"give hours from 0 to {MOST_HOURS}")
     return hours
 
 
+def _number(text: str) -> float:
+    """Not a number is within no bounds."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _rate(text: str) -> float:
-    if not (rate := float(text)) > 0:
+    if not (rate := _number(text)) > 0:
         raise argparse.ArgumentTypeError("give a rate above 0")
     return rate
 

@@ -11,7 +11,9 @@ import contextlib
 import json
 import os
 import re
+import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +100,7 @@ def main(arguments: argparse.Namespace) -> int:
     """The command `whisperx-consumer transcribe`."""
     screen = Screen()
     options = _options(arguments)
+    _require_writable(arguments.output_dir)
     level = "INFO" if arguments.verbose else "ERROR"
     logs.configure(LogSettings(level=level, format="text"))
     screen.say("Running on an embedded broker and an embedded store: nothing here is durable.")
@@ -106,6 +109,16 @@ def main(arguments: argparse.Namespace) -> int:
         with _running(parts, screen) as system:
             jobs = _submit(parts, arguments.files, options)
             return _finish(parts, system, jobs, arguments.output_dir, screen)
+
+
+def _require_writable(folder: Path) -> None:
+    """Said before hours of work, whose results would have no place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InvalidOption(f"{folder} cannot be written: {error.strerror}; give a folder with --output-dir") from error
 
 
 def _options(arguments: argparse.Namespace) -> JobOptions:
@@ -194,6 +207,9 @@ def _finish(parts: Parts, system: System, jobs: list[Job], folder: Path, screen:
     try:
         _watch(parts, system, jobs, screen)
     except KeyboardInterrupt:
+        # The way out waits for the step in work. Whoever asks again does not want to, and the interpreter could not
+        # end under the threads of the models.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
         _cancel(parts, jobs)
         screen.say("Interrupted; the jobs are cancelled.")
         return ExitCode.INTERRUPTED
@@ -284,10 +300,10 @@ def _summary(job: Job) -> str:
     result = job.result
     assert result is not None
     assert result.recording is not None
-    speed = result.timings.real_time_factor
+    audio_s, wall_s = result.recording.duration_s, result.timings.wall_s
     return (
-        f"{job.file}: {result.status.value}, {result.recording.duration_s:.0f} s of audio in "
-        f"{result.timings.wall_s:.1f} s ({speed or 0:.1f}x real time), language {result.language or 'none'}, "
+        f"{job.file}: {result.status.value}, {audio_s:.0f} s of audio in "
+        f"{wall_s:.1f} s ({audio_s / wall_s if wall_s else 0:.1f}x real time), language {result.language or 'none'}, "
         f"{len(result.speakers)} speakers, {result.chunks_total} chunks"
     )
 

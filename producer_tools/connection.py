@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from consumer import settings_reference
 from consumer.broker import Outbox
 from consumer.contracts import faults
 from consumer.core.layout import Topic
@@ -33,14 +34,21 @@ OVERRIDES: Mapping[str, tuple[str, str]] = {
 
 def settings_from(arguments: argparse.Namespace) -> Settings:
     """The settings of the environment, with the flags over them. Raises Misconfigured."""
+    settings = _from_environment()
     try:
-        settings = Settings()
         for flag, (group, name) in OVERRIDES.items():
             if (value := getattr(arguments, flag, None)) is not None:
                 settings = _with(settings, group, name, value)
     except ValidationError as exc:
-        raise Misconfigured(f"the settings cannot work: {faults(exc)}; correct the WHISPERX_* variables") from exc
+        raise Misconfigured(f"the settings cannot work: {faults(exc)}; correct the flag") from exc
     return settings
+
+
+def _from_environment() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as exc:
+        raise Misconfigured(f"the settings cannot work: {'; '.join(settings_reference.faults(exc))}") from exc
 
 
 def _with(settings: Settings, group: str, name: str, value: Any) -> Settings:

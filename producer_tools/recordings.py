@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,9 +70,10 @@ def _in_place(place: str, recursive: bool) -> Iterator[Recording | Skipped]:
         yield stored_object(place)
         return
     path = Path(place)
-    if path.is_dir():
+    # os.path says no as well of a name that is too long, where Path raises.
+    if os.path.isdir(path):
         yield from _in_folder(path, recursive)
-    elif path.is_file():
+    elif os.path.isfile(path):
         if path.stat().st_size == 0:
             raise WrongUsage(f"{path} is empty; there is nothing to transcribe")
         yield LocalFile(path)

@@ -62,7 +62,8 @@ def _manifest(store: ObjectStore, bucket: str, job_id: str, run: int | None) -> 
     if found is None:
         which = f"run {run} of {job_id}" if run is not None else f"job {job_id}"
         raise NotFound(
-            f"{which} has no result in {bucket}; it may still run, or have failed: `whisperx-jobs watch {job_id}` tells"
+            f"{which} has no result in {bucket}; it may still run, have failed or been cancelled: "
+            f"`whisperx-jobs watch {job_id}` tells"
         )
     return found
 

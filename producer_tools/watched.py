@@ -16,6 +16,9 @@ from producer_tools.terminal import duration, printable
 STEP = 0.1
 """Where lines are not redrawn, a new one comes when the share of done work has grown by this much."""
 
+MAX_CODES = 3
+"""A line names so many different warnings."""
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -162,9 +165,10 @@ def progress_text(now: JobProgress) -> str:
 
 def _words_of_event(end: JobFinished) -> list[str]:
     words = [end.status.value]
-    if end.recording is not None and end.timings.wall_s:
+    whole = end.status in (JobStatus.COMPLETED, JobStatus.PARTIAL)  # else the recording was not done in that time
+    if whole and end.recording is not None and end.timings.wall_s:
         words.append(f"{duration(end.recording.duration_s)} in {duration(end.timings.wall_s)}")
-    if end.timings.real_time_factor:
+    if whole and end.timings.real_time_factor:
         words.append(f"{end.timings.real_time_factor:.1f} x real time")
     words += _words(end)
     if end.error is not None:
@@ -180,7 +184,9 @@ def _words(end: JobFinished | ResultManifest) -> list[str]:
     if end.chunks_failed:
         words.append(f"{len(end.chunks_failed)} of {end.chunks_total} chunks are missing")
     if end.warnings:
-        words.append(_counted(len(end.warnings), "warning"))
+        codes = list(dict.fromkeys(printable(warning.code) for warning in end.warnings))
+        more = " …" if len(codes) > MAX_CODES else ""
+        words.append(f"{_counted(len(end.warnings), 'warning')}: {', '.join(codes[:MAX_CODES])}{more}")
     return words
 
 

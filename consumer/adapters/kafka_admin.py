@@ -39,6 +39,12 @@ LEADER_S = 5.0
 MAX_COMPLAINTS = 3
 _KINDS = {"topic": "TOPIC", "group": "GROUP", "transactional-id": "TRANSACTIONAL_ID", "cluster": "BROKER"}
 """Kinds of resources, and librdkafka's names for them."""
+_MENDED_BY_SETTINGS = {
+    KafkaError.INVALID_REPLICATION_FACTOR: "lower WHISPERX_TOPICS__REPLICATION_FACTOR, or start more brokers",
+    KafkaError.POLICY_VIOLATION: "correct the settings WHISPERX_TOPICS__*, or the brokers' policy",
+    KafkaError.SECURITY_DISABLED: "they check no rights, and so need no rules; set their authorizer.class.name first",
+}
+"""What the brokers answer and refuse, and what a person can do about it."""
 
 
 class KafkaAdmin:
@@ -233,8 +239,9 @@ class KafkaAdmin:
                 f"brokers {self._servers} do not allow us this question: {error.str()}; ask as the operator, "
                 "whose ACLs `whisperx-consumer topics acls` prints"
             )
-        if error.code() in (KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.POLICY_VIOLATION):
-            return Misconfigured(f"brokers {self._servers} refuse the topic: {error.str()}; check settings.topics")
+        if error.code() in _MENDED_BY_SETTINGS:
+            todo = _MENDED_BY_SETTINGS[error.code()]
+            return Misconfigured(f"brokers {self._servers} refuse: {error.str().rstrip('.')}; {todo}")
         for complaint in filter(is_refused_login, (error, *self._complaints)):
             self._refusals(complaint)
         if refusal := self._refusals.take():

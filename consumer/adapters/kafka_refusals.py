@@ -36,6 +36,7 @@ class Refusals:
     """The `error_cb` of one client: keeps the newest refusal until somebody takes it."""
 
     def __init__(self, settings: KafkaSettings) -> None:
+        self.servers = settings.bootstrap_servers
         self._settings = settings
         self._newest: RefusedLogin | None = None
 
@@ -58,13 +59,16 @@ def is_refused_login(error: KafkaError) -> bool:
 
 
 def away(doing: str, exc: KafkaException, client: Any, refusals: Refusals) -> BrokerUnavailable:
-    """What a failed question means: refused, not allowed, or nobody there. `doing` begins the sentence."""
+    """What a failed question means: refused, not allowed, or nobody there. `doing` is what we wanted of them."""
     error: KafkaError = exc.args[0]
     with contextlib.suppress(KafkaException):  # one that cannot go on says so here, too
         client.poll(0)  # hands over what the client has to say
     if is_refused_login(error):
         refusals(error)
-    return refusals.take() or BrokerUnavailable(f"{doing}: {exc}")
+    return refusals.take() or BrokerUnavailable(
+        f"brokers {refusals.servers} do not answer ({doing}): {error.str()}; "
+        "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS"
+    )
 
 
 def not_allowed(operation: str, kind: str, name: str) -> NotAuthorized:

@@ -9,7 +9,7 @@ import pytest
 from confluent_kafka import Producer
 from pydantic import SecretStr
 
-from consumer import doctor, topics
+from consumer import access, doctor, topics
 from consumer.adapters.kafka_admin import KafkaAdmin
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.store_clock import clock_skew_s
@@ -118,8 +118,13 @@ def test_a_broker_that_refuses_the_login_is_not_taken_for_one_that_is_away(kafka
 
 def test_more_copies_than_brokers_are_misconfigured(admin: KafkaAdmin, topic_prefix: str) -> None:
     spec = topics.table(topic_prefix, TopicSettings(replication_factor=3))[0]
-    with pytest.raises(Misconfigured, match="refuse the topic"):
+    with pytest.raises(Misconfigured, match="lower WHISPERX_TOPICS__REPLICATION_FACTOR"):
         admin.create([spec])
+
+
+def test_brokers_that_check_no_rights_take_no_rules_and_are_not_said_to_be_away(admin: KafkaAdmin) -> None:
+    with pytest.raises(Misconfigured, match=r"set their authorizer\.class\.name first"):
+        admin.allow("User:anybody", access.acls(["plan"], KafkaSettings()))
 
 
 def test_the_clocks_of_one_machine_agree(minio: Minio) -> None:

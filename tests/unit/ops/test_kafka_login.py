@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from pydantic import ValidationError
 
 from consumer import cli, doctor, settings_reference
 from consumer.adapters import kafka_tail
 from consumer.adapters.kafka_client import client_config
-from consumer.adapters.kafka_refusals import is_refused_login
+from consumer.adapters.kafka_refusals import Refusals, away, is_refused_login
 from consumer.exit_codes import ExitCode
 from consumer.findings import Level
 from consumer.settings import KafkaSettings, Settings
@@ -181,3 +181,19 @@ def test_whoever_reads_a_topic_to_its_end_logs_in_as_the_further_properties_say(
     for config in opened:
         assert config.items() >= own_login.items()
     assert [config["isolation.level"] for config in opened] == ["read_committed", "read_uncommitted"]
+
+
+class Silent:
+    """A client that has nothing to say."""
+
+    def poll(self, timeout_s: float) -> None:
+        pass
+
+
+def test_brokers_that_are_away_are_named_and_so_is_the_setting() -> None:
+    failure = KafkaException(KafkaError(KafkaError._TRANSPORT, "no route"))
+    error = away("asking for topic a", failure, Silent(), Refusals(KafkaSettings(bootstrap_servers="kafka:9092")))
+    assert str(error) == (
+        "brokers kafka:9092 do not answer (asking for topic a): no route; "
+        "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS"
+    )

@@ -394,7 +394,7 @@ class TestFailures:
     ) -> None:
         monkeypatch.setenv("WHISPERX_KAFKA__SESSION_TIMEOUT_S", "soon")
         assert main(["watch", "a"]) == Exit.MISCONFIGURED
-        assert "kafka.session_timeout_s" in capsys.readouterr().err
+        assert "WHISPERX_KAFKA__SESSION_TIMEOUT_S" in capsys.readouterr().err
 
     def test_a_flag_that_is_none_is_wrong_usage(self, capsys: Capture) -> None:
         assert main(["submit", "--frobnicate"]) == Exit.USAGE

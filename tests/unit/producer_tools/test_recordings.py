@@ -65,3 +65,8 @@ def test_a_place_that_is_not_there_is_not_found(tmp_path: Path) -> None:
 def test_an_empty_file_is_refused_before_anything_is_sent(folder: Path) -> None:
     with pytest.raises(WrongUsage, match="empty"):
         found(folder / "empty.wav")
+
+
+def test_a_name_that_is_too_long_for_a_file_is_not_found() -> None:
+    with pytest.raises(NotFound, match="neither a file nor a folder"):
+        found("a" * 300)

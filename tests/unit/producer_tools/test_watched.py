@@ -75,14 +75,30 @@ def test_a_line_says_how_many_are_before_it() -> None:
     assert heard().line == "a  waiting for news"
 
 
+RECORDING = {
+    "bucket": "calls", "key": "k", "etag": "e", "size_bytes": 1, "media_type": "audio/wav", "duration_s": 3600,
+    "speech_s": 3000, "channels": 1, "sample_rate_hz": 16000,
+}  # fmt: skip
+TIMINGS = {"wall_s": 300, "real_time_factor": 12}
+
+
 def test_a_line_says_how_it_ended() -> None:
-    recording = {
-        "bucket": "calls", "key": "k", "etag": "e", "size_bytes": 1, "media_type": "audio/wav", "duration_s": 3600,
-        "speech_s": 3000, "channels": 1, "sample_rate_hz": 16000,
-    }  # fmt: skip
-    timings = {"wall_s": 300, "real_time_factor": 12}
-    end = finished("a", recording=recording, timings=timings, language="en", speakers=("A", "B"))
+    end = finished("a", recording=RECORDING, timings=TIMINGS, language="en", speakers=("A", "B"))
     assert heard(end).line == "a  completed  1:00:00 in 5:00  12.0 x real time  en  2 speakers"
+
+
+def test_a_job_that_was_ended_early_was_not_that_fast() -> None:
+    error = Problem(code="CANCELLED", message="the job was cancelled")
+    end = finished("a", JobStatus.CANCELLED, recording=RECORDING, timings=TIMINGS, error=error)
+    assert heard(end).line == "a  cancelled  CANCELLED: the job was cancelled"
+
+
+def test_a_line_names_what_it_warns_of() -> None:
+    def line(*codes: str) -> str:
+        return heard(finished("a", warnings=tuple(Problem(code=code, message="") for code in codes))).line
+
+    assert line("NO_SPEECH") == "a  completed  1 warning: NO_SPEECH"
+    assert line("A", "B", "A", "C", "D") == "a  completed  5 warnings: A, B, C …"
 
 
 def test_text_of_others_cannot_steer_the_terminal() -> None:

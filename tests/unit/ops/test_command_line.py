@@ -1,0 +1,88 @@
+"""Wrong use of `whisperx-consumer` ends in a sentence, before any work."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from consumer import cli
+from consumer.bootstrap import Parts, Role, System, serving
+from consumer.errors import Misconfigured
+from consumer.exit_codes import ExitCode
+from consumer.settings import Settings
+from demo import transcribe
+from tests.unit.producer_tools.installation import finished
+from tests.unit.producer_tools.test_watched import RECORDING
+
+TOO_LONG = "a" * 300
+BOUND_S = 60
+SECOND_SIGNAL = """
+import signal
+from pathlib import Path
+from demo import transcribe
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+transcribe._watch, transcribe._cancel = interrupted, lambda *_: None
+assert transcribe._finish(None, None, [], Path(), transcribe.Screen()) == 130
+try:
+    signal.raise_signal(signal.SIGINT)
+finally:
+    print("went on")
+"""
+
+
+@pytest.mark.parametrize("path", [TOO_LONG, "not-there.wav", "."])
+def test_what_is_no_file_is_refused_as_wrong_use(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["transcribe", path])
+    assert end.value.code == ExitCode.USAGE
+    assert f"{path} is not a file" in capsys.readouterr().err
+
+
+def test_results_that_would_have_no_place_are_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = tmp_path / "talk.wav"
+    recording.write_bytes(b"x")
+    assert cli.main(["transcribe", str(recording), "--output-dir", str(recording / "out")]) == ExitCode.USAGE
+    told = capsys.readouterr().err
+    assert f"{recording / 'out'} cannot be written: Not a directory; give a folder with --output-dir" in told
+    assert "Loading" not in told
+
+
+@pytest.mark.parametrize("option", ["--older-than", "--per-second"])
+def test_what_is_no_number_is_told_in_our_words(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["sweep", option, "soon"])
+    assert end.value.code == ExitCode.USAGE
+    assert f"argument {option}: give " in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_a_wrong_setting_and_no_bug() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        system = System(Parts(Settings.model_validate({"server": {"host": "127.0.0.1", "port": port}})), [Role.INTAKE])
+        with pytest.raises(Misconfigured, match=f"127.0.0.1:{port}.*WHISPERX_SERVER__PORT"), serving(system):
+            pass
+
+
+def test_a_second_interrupt_does_not_wait_for_the_way_out() -> None:
+    end = subprocess.run(
+        [sys.executable, "-c", SECOND_SIGNAL], capture_output=True, text=True, timeout=BOUND_S, check=False
+    )
+    assert (end.returncode, end.stdout) == (ExitCode.INTERRUPTED, "")
+    assert end.stderr == "Interrupted; the jobs are cancelled.\n"
+
+
+def test_the_speed_that_is_told_belongs_to_the_time_that_is_told() -> None:
+    """The event's own factor leaves out what the job waited."""
+    timings = {"wall_s": 4.0, "real_time_factor": 15.0}
+    result = finished("a", recording=RECORDING | {"duration_s": 30}, timings=timings, language="en", chunks_total=1)
+    line = transcribe._summary(transcribe.Job("a", Path("talk.wav"), result=result))
+    assert line.startswith("talk.wav: completed, 30 s of audio in 4.0 s (7.5x real time), language en")
