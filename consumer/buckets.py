@@ -90,13 +90,22 @@ def table(store: StoreSettings) -> tuple[BucketSpec, ...]:
     return BucketSpec(store.work_bucket, work), BucketSpec(store.results_bucket, results)
 
 
-def create(admin: BucketAdmin, specs: Sequence[BucketSpec], *, dry_run: bool = False) -> list[str]:
-    """Make the buckets that are missing, and bring our rules up to the settings. Foreign rules are kept.
+def create(
+    admin: BucketAdmin, specs: Sequence[BucketSpec], *, recordings: Sequence[str] = (), dry_run: bool = False
+) -> list[str]:
+    """Make the buckets that are missing, and bring our rules up to the settings. Foreign rules are kept, and those for
+    `recordings` get none: they are the senders'.
 
     What was done, or with `dry_run` would be, in words.
     """
     done: list[str] = []
     made: set[str] = set()
+    for name in dict.fromkeys(recordings):
+        if not admin.exists(name):
+            made.add(name)
+            done.append(f"bucket {name}, without a rule")
+            if not dry_run:
+                admin.make(name)
     for spec in specs:
         if spec.name not in made and not admin.exists(spec.name):
             made.add(spec.name)

@@ -351,12 +351,16 @@ def _add_buckets(command: argparse.ArgumentParser) -> None:
         "create", help="make the buckets that are missing and set our lifecycle rules; rules of others are kept"
     )
     create.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    create.add_argument(
+        "--recordings", action="append", default=[], metavar="BUCKET", help="also make this one, for senders; no rule"
+    )
     create.set_defaults(act=_buckets_create)
 
 
 def _buckets_create(arguments: argparse.Namespace) -> int:
     store = Settings().store
-    done = buckets.create(S3Buckets(S3Store.of(store)), buckets.table(store), dry_run=arguments.dry_run)
+    admin = S3Buckets(S3Store.of(store))
+    done = buckets.create(admin, buckets.table(store), recordings=arguments.recordings, dry_run=arguments.dry_run)
     for line in done:
         print(line)
     if not done:

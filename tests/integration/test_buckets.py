@@ -144,6 +144,18 @@ def test_a_dry_run_says_the_same_and_does_nothing(
     assert said == buckets.create(admin, table)
 
 
+def test_a_bucket_for_recordings_is_made_without_a_rule_of_ours(
+    admin: S3Buckets, settings: Settings, bucket_prefix: str
+) -> None:
+    recordings, table = f"{bucket_prefix}recordings", buckets.table(settings.store)
+    said = buckets.create(admin, table, recordings=[recordings], dry_run=True)
+    assert not admin.exists(recordings)
+    assert said == buckets.create(admin, table, recordings=[recordings])
+    assert said[0] == f"bucket {recordings}, without a rule"
+    assert (admin.exists(recordings), admin.rules(recordings)) == (True, [])
+    assert buckets.create(admin, table, recordings=[recordings]) == []
+
+
 def test_rules_of_others_are_kept(admin: S3Buckets, settings: Settings, minio: Minio, work: str, results: str) -> None:
     tags = Tags()
     tags["keep"] = "no"
