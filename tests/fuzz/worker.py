@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _put(world: World, number: int, case: Case) -> bool:
     """False when the worker is dead."""
-    before, started_s = peak_bytes(STATUS), time.monotonic()
+    before, put_before, started_s = peak_bytes(STATUS), world.put_bytes, time.monotonic()
     mark(number)
     try:
         code = world.outcome_of(case)
@@ -66,7 +66,8 @@ def _put(world: World, number: int, case: Case) -> bool:
         return False
     mark(None)
     wall_s = round(time.monotonic() - started_s, 3)
-    _say(number=number, code=code, wall_s=wall_s, grown_bytes=peak_bytes(STATUS) - before)
+    grown_bytes = max(peak_bytes(STATUS) - before - (world.put_bytes - put_before), 0)
+    _say(number=number, code=code, wall_s=wall_s, grown_bytes=grown_bytes)
     return True
 
 

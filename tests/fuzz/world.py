@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from typing import Final
 
 from consumer import contracts
+from consumer.adapters.memory_store import BINARY, MemoryStore
 from consumer.core.dead_letters import CODE, text_of
 from consumer.core.layout import Topic
 from consumer.events import JobFinished
 from consumer.health import Health
-from consumer.ports import Outgoing, Received
+from consumer.ports import Outgoing, PutOutcome, Received
 from consumer.refusals import RefusalLimit
 from consumer.settings import CoordinatorSettings
 from consumer.work import JobReceived
 from tests.fuzz.case import Case
-from tests.integration.memory_system import RECORDINGS, MemorySystem
+from tests.integration.memory_system import RECORDINGS, RESULTS, WORK_BUCKET, MemorySystem
 
 LIMIT_S: Final = 60.0
 """Twice what a decoder may work or be waited for before it has given a sample (`limits.decoder_grace_s`)."""
@@ -26,7 +27,21 @@ class NoOutcome(Exception):
     """Nobody would ever learn what became of it."""
 
 
+class _Store(MemoryStore):
+    """Counts what it is given: it lies in the memory of the worker that is watched, and would not in a real one's."""
+
+    put_bytes = 0
+
+    def put(self, bucket: str, key: str, data: bytes, content_type: str = BINARY) -> PutOutcome:
+        self.put_bytes += len(data)
+        return super().put(bucket, key, data, content_type)
+
+
 class _System(MemorySystem):
+    def __init__(self) -> None:
+        super().__init__()
+        self.store: _Store = _Store(RECORDINGS, WORK_BUCKET, RESULTS)
+
     def _refusals(self, role: str) -> RefusalLimit:
         """Nearly everything may be refused here, and nobody is to wait because of it."""
         return RefusalLimit(role, Health(60, 60), 0, 60.0)
@@ -46,6 +61,11 @@ class World:
         self._ended: dict[str, str] = {}
         self._job_id: str | None = None
         """Of the case, as soon as intake has said it."""
+
+    @property
+    def put_bytes(self) -> int:
+        """What the store has been given so far."""
+        return self._system.store.put_bytes
 
     def outcome_of(self, case: Case) -> str:
         """A code: of the dead letter, or of how the job ended. Raises NoOutcome, or what ended a loop."""
