@@ -10,9 +10,8 @@ contradict each other) is left to FFmpeg, index and all.
 
 from __future__ import annotations
 
-import os
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from consumer.audio.mp4_boxes import (
@@ -33,6 +32,7 @@ from consumer.audio.mp4_boxes import (
     whole,
     within,
 )
+from consumer.audio.positioned import Positioned
 
 MAX_TRACKS: Final = 64
 MAX_RUNS: Final = 1 << 22
@@ -89,7 +89,7 @@ class LongMp4:
     boxes: list[bytes | Track]
     """Of the moov box, in their order."""
     at_once: int
-    chosen: Track | None = field(default=None)
+    chosen: Track | None = None
 
     @property
     def tracks(self) -> list[Track]:
@@ -149,21 +149,19 @@ class Tables:
     keeps_edits: bool
 
 
-class Window:
+class Window(Positioned):
     """A file object: a head of our own, and the file behind it."""
 
     def __init__(self, head: bytes, file: Readable, size_bytes: int) -> None:
+        super().__init__(len(head) + size_bytes)
         self._head = head
         self._file = file
-        self._size_bytes = len(head) + size_bytes
-        self._at = 0
         self.ran_out = False
         """Whether the last read was behind the end: a packet lies there, and FFmpeg takes it for the last."""
 
     def read(self, length: int = -1) -> bytes:
-        left = max(self._size_bytes - self._at, 0)
-        self.ran_out = left == 0
-        length = left if length < 0 else min(length, left)
+        self.ran_out = self._at >= self._size_bytes
+        length = self._left(length)
         if self._at < len(self._head):
             data = self._head[self._at : self._at + length]
         else:
@@ -171,17 +169,6 @@ class Window:
             data = self._file.read(length)
         self._at += len(data)
         return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size_bytes}[whence]
-        self._at = max(start + offset, 0)
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def seekable(self) -> bool:
-        return True
 
 
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
