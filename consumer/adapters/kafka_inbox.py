@@ -89,7 +89,7 @@ class KafkaInbox:
 
     def _place(self) -> None:
         """Hand over those of whose position the group has told by now."""
-        marks = dict(self._unplaced.told())
+        marks = self._unplaced.told()
         for partition, mark in marks.items():
             self.seek(partition, _start(mark))
         if marks:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
 
 from consumer.broker import Mark
 from consumer.errors import BrokerUnavailable
@@ -46,44 +48,39 @@ class Unplaced:
         for partition in partitions:
             self._held.pop(partition, None)
 
-    def told(self) -> Mapping[int, Mark]:
+    def told(self) -> dict[int, Mark]:
         """What is known by now; asks where nothing is on its way. Raises what the question ended with."""
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
         if self._question is None:
             if self._held and time.monotonic() >= self._ask_at:
-                self._question = _Question(self._ask, dict(self._held))
+                self._question = _Question(dict(self._held), _in_a_thread(self._ask, set(self._held)))
             return {}
-        if not self._question.is_answered:
+        if not self._question.answer.done():
             return {}
         answered, self._question = self._question, None
         self._ask_at = time.monotonic() + ASK_AGAIN_S
-        return {p: mark for p, mark in answered.marks().items() if self._held.get(p) is answered.asked[p]}
+        return {p: mark for p, mark in answered.answer.result().items() if self._held.get(p) is answered.asked[p]}
 
 
+@dataclass(frozen=True, slots=True)
 class _Question:
     """One question on its way."""
 
-    def __init__(self, ask: Callable[[set[int]], dict[int, Mark]], asked: dict[int, object]) -> None:
-        self.asked = asked
-        self._ask = ask
-        self._marks: dict[int, Mark] = {}
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True, name="positions")
-        self._thread.start()
+    asked: dict[int, object]
+    answer: Future[dict[int, Mark]]
 
-    @property
-    def is_answered(self) -> bool:
-        return not self._thread.is_alive()
 
-    def marks(self) -> dict[int, Mark]:
-        if self._error is not None:
-            raise self._error
-        return self._marks
+def _in_a_thread(ask: Callable[[set[int]], dict[int, Mark]], partitions: set[int]) -> Future[dict[int, Mark]]:
+    """One that nobody waits for at the end of the process, as for those of an executor."""
+    answer: Future[dict[int, Mark]] = Future()
 
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._marks = self._ask(set(self.asked))
+            answer.set_result(ask(partitions))
         except BaseException as error:  # noqa: BLE001  (raised where the answer is taken)
-            self._error = error
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="positions").start()
+    return answer
