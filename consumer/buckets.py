@@ -100,18 +100,18 @@ def create(
     """
     done: list[str] = []
     made: set[str] = set()
-    for name in dict.fromkeys(recordings):
-        if not admin.exists(name):
+
+    def require(name: str, words: str) -> None:
+        if name not in made and not admin.exists(name):
             made.add(name)
-            done.append(f"bucket {name}, without a rule")
+            done.append(words)
             if not dry_run:
                 admin.make(name)
+
+    for name in recordings:
+        require(name, f"bucket {name}, without a rule")
     for spec in specs:
-        if spec.name not in made and not admin.exists(spec.name):
-            made.add(spec.name)
-            done.append(f"bucket {spec.name}")
-            if not dry_run:
-                admin.make(spec.name)
+        require(spec.name, f"bucket {spec.name}")
         is_there = not dry_run or spec.name not in made
         if is_there and spec.expiry in admin.rules(spec.name):
             continue
