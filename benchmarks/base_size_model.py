@@ -110,12 +110,7 @@ def _recogniser(source: Path, target: Path, shape: Size) -> None:
     )
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = WhisperForConditionalGeneration(config)
-    with torch.no_grad():
-        decoder = model.model.decoder
-        # As the token of padding its vector is zero in a new network; now it has one that the last positions share.
-        says_end = torch.nn.functional.normalize(torch.randn(shape.width), dim=0).to(model.device)
-        decoder.embed_tokens.weight[token(end)] = says_end
-        decoder.embed_positions.weight[LAST_TOKEN:] += 200 * says_end
+    _end_after_last_token(model, token(end))
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         suppress_tokens=[],
         begin_suppress_tokens=[],
@@ -127,6 +122,17 @@ def _recogniser(source: Path, target: Path, shape: Size) -> None:
         model.half()  # type: ignore[no-untyped-call]
     model.save_pretrained(source)
     recogniser(source, target, shape.quantization)
+
+
+def _end_after_last_token(model: Any, end: int) -> None:
+    """As the token of padding its vector is zero in a new network; now it has one that the last positions share."""
+    import torch
+
+    with torch.no_grad():
+        decoder = model.model.decoder
+        says_end = torch.nn.functional.normalize(torch.randn(model.config.d_model), dim=0).to(model.device)
+        decoder.embed_tokens.weight[end] = says_end
+        decoder.embed_positions.weight[LAST_TOKEN:] += 200 * says_end
 
 
 def _wide_vocabulary(size: int) -> dict[str, Any]:
