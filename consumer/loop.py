@@ -288,7 +288,8 @@ class Loop:
             self._health.set_ready(condition, False, error.message)
             lane.ask_at = self._clock() + ASK_AGAIN_S
             return None
-        self._health.poll_seen(self._handler.role)
+        finally:
+            self._health.poll_seen(self._handler.role)  # refused or not: the loop is not stuck
         if lane.inbox.awaits_positions:  # not ready, and `poll` has said why
             return record
         if record is not None or self._is_due(lane):

@@ -332,6 +332,7 @@ def test_a_role_whose_rights_are_taken_away_waits_until_it_has_them_again(yard: 
         role: system.start((role,), name=role, **yard.login(role))  # type: ignore[arg-type]  # all of them are settings
         for role in Role
     }
+    system.wait(lambda: all(member.system.parts.health.live().ok for member in everybody.values()))
     yard.close()
     system.upload()
     system.submit("one")

@@ -30,11 +30,13 @@ def test_a_loop_is_not_ready_and_says_why_until_the_group_tells_its_positions() 
     rig, handler = Rig(), GatedHandler()
     loop, inbox = rig.worker(handler, opened=False)
     inbox.tells_positions = False
+    loop._health.expect(["test"])
     loop.open()
     rig.put(b"1")
     for _ in range(200):
         loop.turn()
         rig.now_s += 0.1
+        assert loop._health.live().ok
         assert loop._health.ready().reasons == ("test reading work: no positions, says the test",)
     assert (loop.describe()["awaits_positions"], handler.begun) == (["work"], [])
     inbox.tells_positions = True
