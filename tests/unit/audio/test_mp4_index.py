@@ -19,6 +19,7 @@ from consumer.audio.mp4_index import _taken_apart
 from consumer.audio.opening import opened
 from consumer.audio.protocol import CannotDecode, Ending, Facts, Order
 from consumer.audio.resampling import ChannelResampler, Resampler
+from consumer.audio.sniff import MP4_SOUND
 from tests import media
 from tests.unit.audio.sources import BytesSource, decode_all
 
@@ -39,8 +40,8 @@ class Heard:
     """What comes out of an MP4 whose index is given to FFmpeg so many packets at a time."""
 
     def __init__(self, data: bytes, at_once: int, track: int | None = None, by_channel: bool = False) -> None:
-        order = Order(len(data), "mov", 1 << 30, 60, track=track, packets_at_once=at_once)
-        container, stream, self.facts, windows = opened(io.BytesIO(data), order)
+        order = Order(len(data), 1 << 30, 60, track=track, packets_at_once=at_once)
+        container, stream, self.facts, windows = opened(io.BytesIO(data), MP4_SOUND, order)
         with container:
             resampler = ChannelResampler(self.facts.channels) if by_channel else Resampler()
             decoding = Decoding(container, stream, resampler, windows=windows)
