@@ -176,7 +176,7 @@ def test_whoever_reads_a_topic_to_its_end_logs_in_as_the_further_properties_say(
     monkeypatch.setattr(kafka_tail, "open_client", open_client)
     own_login = {"sasl.mechanism": "GSSAPI", "ssl.ca.pem": "certificate"}
     tail = kafka_tail.KafkaTail(KafkaSettings(security_protocol="SASL_SSL", extra=own_login), "job-state")
-    assert tail._high_watermark(TopicPartition("job-state", 0), 1.0) == 7
+    assert tail._high_watermarks([TopicPartition("job-state", 0)], 1.0) == {0: 7}
     assert len(opened) == 2
     for config in opened:
         assert config.items() >= own_login.items()
