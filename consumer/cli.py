@@ -28,6 +28,7 @@ from consumer.errors import BrokerUnavailable, InvalidOption, Misconfigured, Not
 from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
 from consumer.findings import Finding, fail, failed, ok, report
+from consumer.hard_end import end_now
 from consumer.settings import ChunkSettings, LimitSettings, Settings
 from consumer.sweeping import add_sweep
 
@@ -133,7 +134,7 @@ def _run(arguments: argparse.Namespace) -> int:
         code = ExitCode.BUG
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(code)
+    end_now(code)
 
 
 def _require_entry(settings: Settings, roles: Sequence[Role]) -> None:

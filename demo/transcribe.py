@@ -42,6 +42,7 @@ from consumer.events import (
     VadOptions,
 )
 from consumer.exit_codes import ExitCode
+from consumer.hard_end import end_now
 from consumer.settings import (
     ChunkSettings,
     CoordinatorSettings,
@@ -209,7 +210,7 @@ def _finish(parts: Parts, system: System, jobs: list[Job], folder: Path, screen:
     except KeyboardInterrupt:
         # The way out waits for the step in work. Whoever asks again does not want to, and the interpreter could not
         # end under the threads of the models.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
+        signal.signal(signal.SIGINT, lambda *_: end_now(ExitCode.INTERRUPTED))
         _cancel(parts, jobs)
         screen.say("Interrupted; the jobs are cancelled.")
         return ExitCode.INTERRUPTED
