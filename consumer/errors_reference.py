@@ -92,7 +92,8 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "CREDENTIALS_REFUSED": (
         "",
-        "Correct WHISPERX_STORE__ACCESS_KEY and SECRET_KEY and restart; no job fails meanwhile, work waits.",
+        "Correct WHISPERX_STORE__ACCESS_KEY and SECRET_KEY and restart; no job fails meanwhile, work waits. A "
+        "worker that starts so ends with status 78.",
     ),
     "ENCRYPTION_REFUSED": (
         "",
