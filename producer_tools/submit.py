@@ -68,8 +68,8 @@ def submit(
     terminal: Terminal,
     now: Now,
     before_sending: BeforeSending = nothing_before,
-) -> list[str]:
-    """Upload, publish, and print one line per job; the ids of the jobs."""
+) -> dict[str, str]:
+    """Upload, publish, and print one line per job; by the ids of the jobs, what the sender calls the recording."""
     wishes = wishes_from(arguments, now())
     recordings = _chosen(arguments, wishes, terminal)
     objects = _Objects(connection)
@@ -77,7 +77,10 @@ def submit(
     if not arguments.dry_run:
         encode = as_json if arguments.json_event else as_avro(connection.codec())
         sender = _Sender(objects, Publisher(connection, Topic.JOBS, encode, now), terminal, before_sending)
-    return [sender.send(recording, wishes) for recording in recordings]
+    named: dict[str, str] = {}
+    for recording in recordings:
+        named.setdefault(sender.send(recording, wishes), recording.name)
+    return named
 
 
 def wishes_from(arguments: argparse.Namespace, now: datetime) -> Wishes:

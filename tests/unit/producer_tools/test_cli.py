@@ -145,6 +145,20 @@ class TestSubmit:
         assert main(["submit", str(recording), "--job-id", job, "--watch"]) == Exit.JOB_PARTIAL
         assert capsys.readouterr().out.splitlines()[1] == f"{job}\tpartial\t"
 
+    def test_of_several_files_the_one_that_failed_is_named(
+        self, installation: Installation, recording: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spoilt = recording.with_name("spoilt.mp3")
+        spoilt.write_bytes(b"more sound")
+        monkeypatch.chdir(recording.parent)
+        good, bad = submitted(capsys, recording.name, spoilt.name)
+        error = Problem(code="AUDIO_UNREADABLE", message="transcription-recordings/5b1e.mp3 cannot be decoded")
+        installation.publish(Topic.RESULTS, finished(good), finished(bad, JobStatus.FAILED, error=error))
+        assert main(["submit", recording.name, spoilt.name, "--watch"]) == Exit.JOB_FAILED
+        told = capsys.readouterr().err
+        assert f"{bad}  spoilt.mp3  failed  AUDIO_UNREADABLE: transcription-recordings/5b1e.mp3" in told
+        assert f"{good}  {recording.name}  completed" in told
+
 
 class TestWatch:
     def test_it_ends_when_all_jobs_have_ended(self, installation: Installation, capsys: Capture) -> None:
