@@ -44,9 +44,9 @@ Exit codes: 0 ok, 1 a job or a check failed, 2 usage, 70 bug, 75 a server is awa
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    arguments = parser().parse_args(argv)
-    act: Callable[[argparse.Namespace], int] = arguments.act
     try:
+        arguments = parser().parse_args(argv)
+        act: Callable[[argparse.Namespace], int] = arguments.act
         return act(arguments)
     except ValidationError as error:
         return _say(ExitCode.MISCONFIGURED, _settings_faults(error))
