@@ -401,6 +401,11 @@ class System:
         self.parts.health.set_ready("start", True)
         log.info("Started", extra={"roles": [role.value for role in self._roles], "version": version()})
 
+    @property
+    def is_starting(self) -> bool:
+        """Whether models are still being loaded: then a stop is only seen after that."""
+        return not self._threads
+
     def stop(self) -> None:
         """Drain: safe to call from a signal handler, and more than once."""
         self._stopping = True

@@ -134,8 +134,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _serve(system: System) -> ExitCode:
+    def stop(*_: object) -> None:
+        system.stop()
+        if system.is_starting:  # later on, the loops say that they drain
+            log.info("Told to stop; ends as soon as the models are loaded")
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: system.stop())
+        signal.signal(name, stop)
     with serving(system):
         system.start()
         system.wait()

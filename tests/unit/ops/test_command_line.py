@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from consumer import cli
+from consumer import bootstrap, cli
 from consumer.bootstrap import Parts, Role, System, serving
 from consumer.errors import Misconfigured
 from consumer.exit_codes import ExitCode
@@ -70,6 +72,43 @@ def test_a_port_that_is_taken_is_a_wrong_setting_and_no_bug() -> None:
         system = System(Parts(Settings.model_validate({"server": {"host": "127.0.0.1", "port": port}})), [Role.INTAKE])
         with pytest.raises(Misconfigured, match=f"127.0.0.1:{port}.*WHISPERX_SERVER__PORT"), serving(system):
             pass
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """What the process did with signals before."""
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(name) for name in names]
+    yield
+    for name, handler in zip(names, before, strict=True):
+        signal.signal(name, handler)
+
+
+class NeverRun:
+    """The loop of a role that was told to stop before."""
+
+    def stop(self) -> None:
+        """There is nothing to stop."""
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_while_models_load_is_answered_at_once(
+    name: signal.Signals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[list[str]] = []
+
+    def load(*_: object) -> NeverRun:
+        signal.raise_signal(name)
+        said.append([record.message for record in caplog.records])
+        return NeverRun()
+
+    monkeypatch.setattr(bootstrap, "runner", load)
+    caplog.set_level("INFO")
+    system = System(Parts(Settings.model_validate({"server": {"port": 0}})), [Role.TRANSCRIBE])
+    assert cli._serve(system) is ExitCode.OK
+    assert said == [["Told to stop; ends as soon as the models are loaded"]]
+    assert caplog.records[-1].message == "Stopped in good order"
 
 
 def test_a_second_interrupt_does_not_wait_for_the_way_out() -> None:
