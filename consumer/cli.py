@@ -22,7 +22,7 @@ from consumer.adapters.kafka_admin import KafkaAdmin
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.s3_buckets import S3Buckets
 from consumer.adapters.store_clock import clock_skew_s
-from consumer.bootstrap import NEED_SPEECH, Parts, Role, System, serving, version
+from consumer.bootstrap import NEED_SPEECH, Parts, Role, System, serving
 from consumer.doctor import Check
 from consumer.entry import ADD_ACLS, lacking, require_entry
 from consumer.errors import InvalidOption, Misconfigured, WhisperXError
@@ -32,6 +32,7 @@ from consumer.findings import Finding, fail, failed, ok, report
 from consumer.hard_end import end_now
 from consumer.settings import ChunkSettings, LimitSettings, Settings
 from consumer.sweeping import add_sweep
+from consumer.version import version
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from consumer import cli as service
 from consumer.core.dead_letters import dead_letter
 from consumer.core.layout import Topic
 from consumer.events import JobControl, JobRequested, JobStatus, Problem
 from consumer.ports import Outgoing, Received
+from consumer.version import version
 from producer_tools.cli import main
 from producer_tools.exit_codes import Exit
 from producer_tools.parser import RECORDINGS_BUCKET
@@ -463,6 +465,13 @@ def in_a_process(installation: Installation, *arguments: str) -> int:
         timeout=BOUND_S,
         check=False,
     ).returncode
+
+
+def test_both_programs_tell_the_same_version(capsys: Capture) -> None:
+    assert main(["--version"]) == Exit.OK
+    with pytest.raises(SystemExit):
+        service.main(["--version"])
+    assert capsys.readouterr().out == f"whisperx-jobs {version()}\nwhisperx-consumer {version()}\n"
 
 
 def test_the_help_is_shown_before_clients_and_models_are_loaded() -> None:
