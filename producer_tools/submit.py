@@ -22,6 +22,7 @@ from producer_tools.instants import instant_from
 from producer_tools.option_flags import options_from
 from producer_tools.publishing import Publisher, as_avro, as_json
 from producer_tools.recordings import LocalFile, Recording, Skipped, StoredObject, recordings_in
+from producer_tools.result import require_job_id
 from producer_tools.terminal import Terminal, printable, size
 from producer_tools.upload import content_key, digest_of, upload
 
@@ -89,7 +90,7 @@ def wishes_from(arguments: argparse.Namespace, now: datetime) -> Wishes:
         options=options_from(arguments),
         bucket=arguments.bucket,
         prefix=arguments.prefix,
-        job_id=arguments.job_id,
+        job_id=arguments.job_id if arguments.job_id is None else require_job_id(arguments.job_id),
         idempotency_key=arguments.idempotency_key,
         priority=Priority(arguments.priority),
         deadline_at=instant_from(arguments.deadline, now, ahead=True) if arguments.deadline else None,

@@ -330,13 +330,16 @@ class TestCancel:
         assert {(control.action, control.reason, control.requested_by) for control in asked} == {
             ("cancel", "wrong file", "ann")
         }
-        assert capsys.readouterr().out == ""
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert f"asked to cancel {one}; if there is such a job" in told.err, "nobody can tell here whether there is"
 
     def test_a_name_that_is_no_job_id_is_refused_and_nothing_is_sent(
         self, installation: Installation, capsys: Capture
     ) -> None:
         before = len(installation.records(Topic.CONTROL))
         assert main(["cancel", "good", "../bad"]) == Exit.USAGE
+        assert "'../bad' is no job id: letters, digits" in capsys.readouterr().err
         assert len(installation.records(Topic.CONTROL)) == before
 
 

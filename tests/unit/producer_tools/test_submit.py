@@ -63,7 +63,9 @@ def test_everything_that_was_asked_for_is_in_the_request() -> None:
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (["--job-id", "../other"], "job_id"),
+        (["--job-id", "../other"], "'../other' is no job id: letters, digits"),
+        (["--job-id", "ä b"], "'ä b' is no job id: letters, digits"),
+        (["--job-id", ""], "'' is no job id: letters, digits"),
         (["--metadata", "nothing"], "name=value"),
         (["--metadata", "x=" + "y" * 2000], "1024 characters"),
         (["--deadline", "tomorrow"], "tomorrow"),
