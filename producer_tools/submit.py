@@ -93,12 +93,22 @@ def wishes_from(arguments: argparse.Namespace, now: datetime) -> Wishes:
         job_id=arguments.job_id if arguments.job_id is None else require_job_id(arguments.job_id),
         idempotency_key=arguments.idempotency_key,
         priority=Priority(arguments.priority),
-        deadline_at=instant_from(arguments.deadline, now, ahead=True) if arguments.deadline else None,
+        deadline_at=_deadline(arguments.deadline, now) if arguments.deadline else None,
         force=arguments.force,
         metadata=_metadata(arguments.metadata),
         submitted_by=arguments.submitted_by or login_name(),
         submitted_at=now,
     )
+
+
+def _deadline(text: str, now: datetime) -> datetime:
+    """A job whose deadline has passed would only come back as failed."""
+    deadline = instant_from(text, now, ahead=True)
+    if deadline <= now:
+        raise WrongUsage(
+            f"--deadline {text!r} has passed; give an instant to come (UTC unless it says), or 2h from now"
+        )
+    return deadline
 
 
 def login_name() -> str | None:
