@@ -205,6 +205,7 @@ def _add_doctor(command: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    logging.getLogger("consumer").addHandler(logging.NullHandler())  # what our parts would log, the findings say
     settings = Settings()
     parts = Parts(settings)
     probes: list[tuple[str, doctor.Probe]] = []

@@ -128,8 +128,8 @@ def test_no_secret_of_a_login_is_shown_and_all_are_known(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("kafka", "words"),
     [
-        ({**TOKEN, "oauth_token_endpoint": "http://issuer.example/token"}, "oauth_client_secret travels"),
-        ({"ssl_verify_hostname": False}, "ssl_verify_hostname is off"),
+        ({**TOKEN, "oauth_token_endpoint": "http://issuer.example/token"}, "OAUTH_CLIENT_SECRET travels"),
+        ({"ssl_verify_hostname": False}, "SSL_VERIFY_HOSTNAME is off"),
     ],
 )
 def test_doctor_warns_of_logins_that_give_something_away(kafka: dict[str, Any], words: str) -> None:
