@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from consumer.access import Acl
 from consumer.adapters.kafka_client import NO_LEADER_YET, REFUSAL_S, client_config
-from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, is_refused_login, open_client
+from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, advice, is_refused_login, open_client
 from consumer.errors import BrokerUnavailable, Misconfigured, NotAuthorized
 from consumer.settings import KafkaSettings
 from consumer.topics import TopicFacts, TopicSpec
@@ -51,6 +51,7 @@ class KafkaAdmin:
     """The admin side of the brokers; no connection is made before the first question."""
 
     def __init__(self, settings: KafkaSettings, timeout_s: float = TIMEOUT_S) -> None:
+        self._settings = settings
         self._servers = settings.bootstrap_servers
         self._timeout_s = timeout_s
         self._complaints: list[KafkaError] = []
@@ -248,7 +249,8 @@ class KafkaAdmin:
             return refusal
         distinct = dict.fromkeys(complaint.str() for complaint in (error, *self._complaints))
         details = "; ".join(list(distinct)[:MAX_COMPLAINTS])
-        return BrokerUnavailable(f"brokers {self._servers} do not answer: {details}")
+        todo = advice(self._complaints, self._settings)
+        return BrokerUnavailable(f"brokers {self._servers} do not answer: {details}" + (f"; {todo}" if todo else ""))
 
 
 def _in_capitals(operation: str) -> str:

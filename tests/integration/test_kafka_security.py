@@ -252,6 +252,33 @@ def test_a_token_endpoint_that_is_away_is_not_a_refusal(secure: SecureKafka) -> 
     assert not isinstance(caught.value, RefusedLogin)
 
 
+def away(settings: KafkaSettings) -> list[str]:
+    """What operators and senders are told."""
+    with pytest.raises(BrokerUnavailable) as admin:
+        KafkaAdmin(settings, timeout_s=1).broker_ids()
+    with pytest.raises(BrokerUnavailable) as tail:
+        KafkaTail(settings, "topic").partitions(1.0)
+    assert {type(admin.value), type(tail.value)} == {BrokerUnavailable}, "they may be back, so they are waited for"
+    return [admin.value.message, tail.value.message]
+
+
+def test_a_listener_without_tls_is_said_to_be_one(secure: SecureKafka) -> None:
+    for message in away(by_certificate(secure, None, bootstrap_servers=secure.plain.bootstrap_servers)):
+        assert "no TLS: correct WHISPERX_KAFKA__SECURITY_PROTOCOL (SSL)" in message
+
+
+def test_a_listener_without_logins_is_said_to_be_one(secure: SecureKafka) -> None:
+    open_door = {"bootstrap_servers": secure.plain.bootstrap_servers, "security_protocol": "SASL_PLAINTEXT"}
+    for mechanism in ("PLAIN", "SCRAM-SHA-512"):
+        message = refused(by_password(secure, mechanism, **open_door))
+        assert "check WHISPERX_KAFKA__SECURITY_PROTOCOL (SASL_PLAINTEXT): this listener takes no logins" in message
+
+
+def test_a_name_that_nobody_knows_is_said_to_be_one(secure: SecureKafka) -> None:
+    for message in away(by_password(secure, "PLAIN", bootstrap_servers="brokers.invalid:9092")):
+        assert "nobody knows the address of brokers.invalid:9092" in message
+
+
 def test_a_file_that_cannot_be_read_is_said_at_once(secure: SecureKafka, tmp_path: Path) -> None:
     settings = by_certificate(secure, Pair(tmp_path / "none.pem", tmp_path / "none.key"))
     with pytest.raises(Misconfigured, match=r"ssl\.certificate\.location"):

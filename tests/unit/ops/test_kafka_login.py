@@ -128,8 +128,8 @@ def test_no_secret_of_a_login_is_shown_and_all_are_known(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("kafka", "words"),
     [
-        ({**TOKEN, "oauth_token_endpoint": "http://issuer.example/token"}, "oauth_client_secret travels"),
-        ({"ssl_verify_hostname": False}, "ssl_verify_hostname is off"),
+        ({**TOKEN, "oauth_token_endpoint": "http://issuer.example/token"}, "OAUTH_CLIENT_SECRET travels"),
+        ({"ssl_verify_hostname": False}, "SSL_VERIFY_HOSTNAME is off"),
     ],
 )
 def test_doctor_warns_of_logins_that_give_something_away(kafka: dict[str, Any], words: str) -> None:
@@ -190,10 +190,34 @@ class Silent:
         pass
 
 
-def test_brokers_that_are_away_are_named_and_so_is_the_setting() -> None:
+UNRESOLVED = KafkaError(KafkaError._RESOLVE, "kafka:9092/1: Failed to resolve 'kafka:9092': Name or service not known")
+NO_TLS = KafkaError(
+    KafkaError._TRANSPORT, "SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener? (after 3ms)"
+)
+DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
+
+
+@pytest.mark.parametrize(
+    ("complaints", "advice"),
+    [
+        ([], "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS or __SECURITY_PROTOCOL (SSL)"),
+        ([DOWN], "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS or __SECURITY_PROTOCOL (SSL)"),
+        (
+            [UNRESOLVED, DOWN],
+            "nobody knows the address of kafka:9092: correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS, or the brokers' "
+            "advertised.listeners, or look at the name service",
+        ),
+        ([NO_TLS, DOWN], "they seem to speak no TLS: correct WHISPERX_KAFKA__SECURITY_PROTOCOL (SSL)"),
+        (
+            [NO_TLS, *[DOWN] * 4],  # long ago
+            "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS or __SECURITY_PROTOCOL (SSL)",
+        ),
+    ],
+)
+def test_brokers_that_are_away_are_named_and_so_is_the_setting(complaints: list[KafkaError], advice: str) -> None:
+    refusals = Refusals(KafkaSettings(bootstrap_servers="b:9092", security_protocol="SSL"))
+    for complaint in complaints:
+        refusals(complaint)
     failure = KafkaException(KafkaError(KafkaError._TRANSPORT, "no route"))
-    error = away("asking for topic a", failure, Silent(), Refusals(KafkaSettings(bootstrap_servers="kafka:9092")))
-    assert str(error) == (
-        "brokers kafka:9092 do not answer (asking for topic a): no route; "
-        "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS"
-    )
+    error = away("asking for topic a", failure, Silent(), refusals)
+    assert str(error) == f"brokers b:9092 do not answer (asking for topic a): no route; {advice}"
