@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 ENTRY_S = 5.0
 """How long brokers and store may each take to say whether they let us in."""
 ADD_ACLS = "add the ACLs that `whisperx-consumer topics acls` prints"
-_NOBODY = RunKeys("asked-at-start", 1)
-"""Keys of a job that there is not, each in a place that roles may ask for."""
+_NOBODY = RunKeys("-", 1)
+"""Keys of a job that there cannot be, each in a place that roles may ask for."""
 _LISTING = frozenset({Role.COORDINATE, Role.CLEANUP})
 """May list what belongs to a job, in both buckets. The others may write a probe, and read manifests of results."""
 

@@ -171,6 +171,7 @@ class KafkaAdmin:
         Of groups and transactional ids nobody tells beforehand.
         """
         wanted = {acl.name: acl for acl in acls if acl.kind == "topic" and acl.pattern == "literal"}
+        self.broker_ids()  # who is not let in at all is told so at once, and why
         found = self._client.describe_topics(
             TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=self._timeout_s
         )
@@ -231,7 +232,8 @@ class KafkaAdmin:
             self._client.poll(0)  # hands over the complaints
             raise self._ours(error.args[0]) from error
         except TimeoutError as error:
-            raise BrokerUnavailable(f"brokers {self._servers} gave no answer in {self._timeout_s:.0f} s") from error
+            self._client.poll(0)
+            raise self._silent(f"gave no answer in {self._timeout_s:.0f} s") from error
 
     def _ours(self, error: KafkaError) -> BrokerUnavailable | Misconfigured:
         """A refused login looks like a broker that is away; only the complaints before it tell."""
@@ -243,14 +245,16 @@ class KafkaAdmin:
         if error.code() in _MENDED_BY_SETTINGS:
             todo = _MENDED_BY_SETTINGS[error.code()]
             return Misconfigured(f"brokers {self._servers} refuse: {error.str().rstrip('.')}; {todo}")
-        for complaint in filter(is_refused_login, (error, *self._complaints)):
+        distinct = dict.fromkeys(complaint.str() for complaint in (error, *self._complaints))
+        return self._silent(f"do not answer: {'; '.join(list(distinct)[:MAX_COMPLAINTS])}", error)
+
+    def _silent(self, how: str, *errors: KafkaError) -> BrokerUnavailable:
+        for complaint in filter(is_refused_login, (*errors, *self._complaints)):
             self._refusals(complaint)
         if refusal := self._refusals.take():
             return refusal
-        distinct = dict.fromkeys(complaint.str() for complaint in (error, *self._complaints))
-        details = "; ".join(list(distinct)[:MAX_COMPLAINTS])
         todo = advice(self._complaints, self._settings)
-        return BrokerUnavailable(f"brokers {self._servers} do not answer: {details}" + (f"; {todo}" if todo else ""))
+        return BrokerUnavailable(f"brokers {self._servers} {how}" + (f"; {todo}" if todo else ""))
 
 
 def _in_capitals(operation: str) -> str:

@@ -62,7 +62,7 @@ class Refusals:
 
     def advice(self) -> str:
         """What to look at where no broker answers, as far as the client has said."""
-        return advice(self._complaints, self._settings) or (
+        return advice(tuple(self._complaints), self._settings) or (  # another thread may hear the next one
             "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS "
             f"or __SECURITY_PROTOCOL ({self._settings.security_protocol})"
         )

@@ -411,9 +411,12 @@ def test_a_recording_that_is_missing_is_missing_and_not_denied(users: dict[str, 
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_is_let_in_with_its_own_rights_and_with_those_of_all(users: dict[str, User], role: Role) -> None:
+def test_a_role_is_let_in_with_its_own_rights_and_with_those_of_all(
+    users: dict[str, User], server: Minio, role: Role
+) -> None:
     for name in (role.value, "service"):
         ask_store(users[name].store, users[name].settings, [role])
+    assert not list(server.client().list_objects(WORK, "probe/")), "the question leaves nothing behind"
 
 
 @pytest.mark.parametrize("role", ROLES)

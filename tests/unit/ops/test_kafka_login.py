@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from consumer import cli, doctor, settings_reference
 from consumer.adapters import kafka_tail
+from consumer.adapters.kafka_admin import KafkaAdmin
 from consumer.adapters.kafka_client import client_config
 from consumer.adapters.kafka_refusals import Refusals, away, is_refused_login
+from consumer.errors import BrokerUnavailable, RefusedLogin
 from consumer.exit_codes import ExitCode
 from consumer.findings import Level
 from consumer.settings import KafkaSettings, Settings
@@ -221,3 +223,26 @@ def test_brokers_that_are_away_are_named_and_so_is_the_setting(complaints: list[
     failure = KafkaException(KafkaError(KafkaError._TRANSPORT, "no route"))
     error = away("asking for topic a", failure, Silent(), refusals)
     assert str(error) == f"brokers b:9092 do not answer (asking for topic a): no route; {advice}"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "error", "words"),
+    [
+        (NO_TLS, BrokerUnavailable, "gave no answer in 7 s; they seem to speak no TLS"),
+        (DOWN, BrokerUnavailable, "gave no answer in 7 s$"),
+        (KafkaError(KafkaError._AUTHENTICATION, "Authentication failed"), RefusedLogin, "Authentication failed; check"),
+    ],
+)
+def test_a_question_that_times_out_is_told_with_what_the_client_has_heard(
+    complaint: KafkaError, error: type[BrokerUnavailable], words: str
+) -> None:
+    """Which of the two time-outs is the first, librdkafka's or ours, is chance."""
+    admin = KafkaAdmin(KafkaSettings(bootstrap_servers="127.0.0.1:1"), timeout_s=7)
+
+    def time_out() -> None:
+        with admin._translated():
+            admin._complaints.append(complaint)
+            raise TimeoutError
+
+    with pytest.raises(error, match=words):
+        time_out()

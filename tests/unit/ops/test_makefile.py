@@ -28,7 +28,8 @@ def installing(folder: Path, stderr: int) -> list[str]:
     uv.write_text(UV)
     uv.chmod(0o755)
     command = ["make", "install", f"UV={uv}"]
-    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    above = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment = {**above, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=stderr, check=True)
     return (folder / "asked").read_text().split()
 
