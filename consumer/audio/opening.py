@@ -1,7 +1,7 @@
 """A recording opened: its container, the sound track that is heard, what it says of itself, and what follows it.
 
-Part of the decoder process: see `decoder_process`. What follows are links of a chain (Ogg) and windows of a long index
-(MP4).
+Part of the decoder process: see `decoder_process`. What follows are links of a chain (Ogg), and windows of a long index
+or of many fragments (MP4).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from av.stream import Disposition
 
 from consumer.audio.chained import next_link
 from consumer.audio.mp4_boxes import Unusual
+from consumer.audio.mp4_fragments import FragmentedMp4, FragmentWindow, in_fragments
 from consumer.audio.mp4_index import LongMp4, Window, taken_apart
 from consumer.audio.protocol import MAX_STREAMS, CannotDecode, Facts, Order
 from consumer.audio.served_file import ServedFile
@@ -51,8 +52,14 @@ Link = tuple[InputContainer, AudioStream]
 
 
 def opened(file: BinaryIO | ServedFile, order: Order) -> tuple[InputContainer, AudioStream, Facts, Windows | None]:
-    """The recording with its sound track and facts, in windows where its index is long. Raises CannotDecode."""
-    long = taken_apart(file, order.size_bytes, order.packets_at_once) if order.demuxer == "mov" else None
+    """The recording with its sound track and facts, in windows where its index is long or comes in fragments.
+
+    Raises CannotDecode.
+    """
+    long: LongMp4 | FragmentedMp4 | None = None
+    if order.demuxer == "mov":
+        long = taken_apart(file, order.size_bytes, order.packets_at_once)
+        long = long or in_fragments(file, order.size_bytes, order.packets_at_once)
     if long is not None:
         with contextlib.suppress(Unusual, CannotDecode):
             return Windows.begin(long, order)
@@ -63,16 +70,24 @@ def opened(file: BinaryIO | ServedFile, order: Order) -> tuple[InputContainer, A
 
 
 class Windows:
-    """The windows of a long MP4 behind the first, opened one after the other."""
+    """The windows of a long MP4 behind the first, opened one after the other.
 
-    def __init__(self, long: LongMp4, order: Order, first: Window) -> None:
+    `broken_off` says what, if anything, shows that the file was cut or is damaged from some place on.
+    """
+
+    def __init__(self, long: LongMp4 | FragmentedMp4, order: Order, first: Window | FragmentWindow) -> None:
         self._long = long
         self._order = order
         self._window = first
         self._open: InputContainer | None = None
+        self._unread: str | None = None
+
+    @property
+    def broken_off(self) -> str | None:
+        return self._unread or self._long.broken_off
 
     @classmethod
-    def begin(cls, long: LongMp4, order: Order) -> tuple[InputContainer, AudioStream, Facts, Windows]:
+    def begin(cls, long: LongMp4 | FragmentedMp4, order: Order) -> tuple[InputContainer, AudioStream, Facts, Windows]:
         """The first one. Raises CannotDecode and Unusual; then the file is tried as a whole."""
         window = long.first()
         container = open_container(window, order.demuxer, order.max_streams)
@@ -83,7 +98,8 @@ class Windows:
         stream = choose_stream(container, order.track)
         facts = facts_of(container, stream, order.size_bytes)
         track = long.choose(facts.track)
-        return container, stream, replace(facts, duration_hint_s=track.duration_s), cls(long, order, window)
+        facts = replace(facts, duration_hint_s=track.duration_s, hint_is_exact=track.is_exact)
+        return container, stream, facts, cls(long, order, window)
 
     def open_next(self) -> Link | None:
         """None behind the last one, and where the file breaks off."""
@@ -94,13 +110,14 @@ class Windows:
         try:
             self._window = self._long.following()
             self._open = open_container(self._window, self._order.demuxer, self._order.max_streams)
-            return self._open, choose_stream(self._open)
-        except (Unusual, CannotDecode):
+            return self._open, choose_stream(self._open, self._long.further_track)
+        except (Unusual, CannotDecode) as exc:
+            self._unread = f"reading stopped: {exc}"
             return None
 
 
 def open_container(
-    file: BinaryIO | ServedFile | Window, demuxer: str, max_streams: int = MAX_STREAMS
+    file: BinaryIO | ServedFile | Window | FragmentWindow, demuxer: str, max_streams: int = MAX_STREAMS
 ) -> InputContainer:
     """Nothing but this file is opened, whatever it refers to, with nothing but this demuxer."""
     options = {"codec_whitelist": ",".join(DECODERS), "protocol_whitelist": "none", "format_whitelist": demuxer}
