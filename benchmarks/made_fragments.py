@@ -2,7 +2,7 @@
 
     ftyp │ moov without packets │ (sidx …) │ moof mdat │ moof mdat │ … │ (mfra)
 
-The fragments of the conversation are repeated, with their number, time and place written anew.
+The fragments of the conversation are repeated, with their number and time written anew.
 """
 
 from __future__ import annotations
@@ -34,17 +34,11 @@ class Fragment:
 
 
 class FragmentedM4a:
-    """AAC at 48 kHz in fragments of `fragment_s`; where they lie is in no table, in `sidx` or in `mfra`.
+    """AAC at 48 kHz, mono, in fragments of `fragment_s`; where they lie is in no table, in `sidx` or in `mfra`."""
 
-    With `absolute` the offsets count from the start of the file, as old muxers have them.
-    """
-
-    def __init__(
-        self, seconds: float, fragment_s: float, index: str | None = None, channels: int = 1, *, absolute: bool = False
-    ) -> None:
-        self.name = f"{fragment_s:g} s{f', {index}' if index else ''}{', absolute' if absolute else ''}"
-        made = _made(fragment_s, channels, absolute)
-        self._head, self._round, self._fragments, self._round_ticks = made
+    def __init__(self, seconds: float, fragment_s: float, index: str = "none") -> None:
+        self.name = f"fragments of {fragment_s:g} s, index {index}"
+        self._head, self._round, self._fragments, self._round_ticks = _made(fragment_s)
         self._rounds = max(round(seconds * RATE_HZ / self._round_ticks), 1)
         sizes = len(self._round) * self._rounds
         self._index = b"".join(self._sidx()) if index == "sidx" else b""
@@ -71,13 +65,11 @@ class FragmentedM4a:
         return self._tail[offset - self._start - self._rounds * len(self._round) :]
 
     def _made_round(self, number: int) -> bytes:
-        data, start = bytearray(self._round), self._start + number * len(self._round)
+        data = bytearray(self._round)
         for at, fragment in enumerate(self._fragments):
             moof = fragment.start
             struct.pack_into(">I", data, moof + 20, number * len(self._fragments) + at + 1)
-            header = moof + 32  # of tfhd: its flags say whether the place in the file follows
-            if struct.unpack_from(">I", data, header + 8)[0] & 1:
-                struct.pack_into(">Q", data, header + 16, start + moof)
+            header = moof + 32  # of tfhd, in which nothing counts from the start of the file
             time = header + struct.unpack_from(">I", data, header)[0]
             struct.pack_into(">Q", data, time + 12, number * self._round_ticks + fragment.ticks)
         return bytes(data)
@@ -113,15 +105,19 @@ class FragmentedM4a:
         )
 
 
-def _made(fragment_s: float, channels: int, absolute: bool) -> tuple[bytes, bytes, list[Fragment], int]:
-    flags = "+empty_moov" + ("" if absolute else "+default_base_moof")
+def _made(fragment_s: float) -> tuple[bytes, bytes, list[Fragment], int]:
+    """The head, all fragments, what they are, and how long they last."""
     out = io.BytesIO()
-    options = {"movflags": flags, "frag_duration": str(int(fragment_s * 1e6)), "use_editlist": "0"}
+    options = {
+        "movflags": "+empty_moov+default_base_moof",
+        "frag_duration": str(int(fragment_s * 1e6)),
+        "use_editlist": "0",
+    }
     with av.open(out, "w", format="mp4", options=options) as file:
         stream = file.add_stream("aac", rate=RATE_HZ)
         assert isinstance(stream, av.AudioStream)
-        stream.codec_context.layout = "mono" if channels == 1 else "stereo"
-        stream.bit_rate = 48_000 * channels
+        stream.codec_context.layout = "mono"
+        stream.bit_rate = 48_000
         frame = av.AudioFrame.from_ndarray(voice()[None].astype(np.int16), format="s16", layout="mono")
         frame.sample_rate = VOICE_HZ
         resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=RATE_HZ, frame_size=1024)
