@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from consumer.audio.mp4_boxes import MAX_COPY_BYTES, Box, Readable, Unusual, read_at
+from consumer.audio.mp4_boxes import MAX_BOXES, MAX_COPY_BYTES, Box, Readable, Unusual, read_at
 
 AT_A_TIME_BYTES: Final = 1 << 10
 """Read of a file whose fragments are followed: a moof of 200 packets, or the heads of a few boxes."""
@@ -94,7 +94,9 @@ class Heads:
             return None
         size, kind = struct.unpack(">I4s", self.read(start, 8))
         head = 8
-        if size == 1 and self.size_bytes - start >= 16:
+        if size == 1:
+            if self.size_bytes - start < 16:
+                return None
             (size,), head = struct.unpack(">Q", self.read(start + 8, 8)), 16
         elif size == 0:
             return Box(kind, start + 8, ENDLESS)
@@ -250,9 +252,12 @@ class Moof:
 def _inner(content: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Kinds and contents of the boxes that a box is made of."""
     at = 0
-    while at < len(content):
+    for _ in range(MAX_BOXES):
+        if at == len(content):
+            return
         size, kind = struct.unpack_from(">I4s", content, at)
         if size < 8 or at + size > len(content):
             raise Unusual("a box that is longer than its place")
         yield kind, content[at + 8 : at + size]
         at += size
+    raise Unusual("too many boxes")

@@ -7,8 +7,9 @@ or of many fragments (MP4).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import BinaryIO
 
 import av
@@ -46,6 +47,9 @@ DECODERS = (
 
 GUESSED_LENGTHS = ("aac",)
 """Demuxers whose length is a guess from the size of the file and the first bit rates."""
+
+WITHOUT_A_LOOK = MappingProxyType({"probesize": "32", "analyzeduration": "1"})
+"""To open what a decoder is there for: FFmpeg looks at pictures too, and all of a window is read."""
 
 Link = tuple[InputContainer, AudioStream]
 """One of the recordings in a chained file, or one window of a long one, opened, with its sound track."""
@@ -109,7 +113,7 @@ class Windows:
             return None
         try:
             self._window = self._long.following()
-            self._open = open_container(self._window, self._order.demuxer, self._order.max_streams)
+            self._open = open_container(self._window, self._order.demuxer, self._order.max_streams, WITHOUT_A_LOOK)
             return self._open, choose_stream(self._open, self._long.further_track)
         except (Unusual, CannotDecode) as exc:
             self._unread = f"reading stopped: {exc}"
@@ -117,11 +121,14 @@ class Windows:
 
 
 def open_container(
-    file: BinaryIO | ServedFile | Window | FragmentWindow, demuxer: str, max_streams: int = MAX_STREAMS
+    file: BinaryIO | ServedFile | Window | FragmentWindow,
+    demuxer: str,
+    max_streams: int = MAX_STREAMS,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> InputContainer:
     """Nothing but this file is opened, whatever it refers to, with nothing but this demuxer."""
     options = {"codec_whitelist": ",".join(DECODERS), "protocol_whitelist": "none", "format_whitelist": demuxer}
-    options["max_streams"] = str(max_streams + 1)  # time to open grows with the square of their number
+    options |= {"max_streams": str(max_streams + 1), **more}  # time to open grows with the square of their number
     try:
         container = av.open(file, "r", format=demuxer, container_options=options, metadata_errors="replace")
     except MemoryError as exc:  # FFmpeg says the same to both

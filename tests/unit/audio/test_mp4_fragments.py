@@ -7,6 +7,7 @@ import io
 import random
 import struct
 from collections.abc import Callable
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -187,10 +188,12 @@ class Fetched(Positioned, io.BytesIO):  # what FFmpeg is given is a file object
     def __init__(self, ahead: ReadAhead) -> None:
         super().__init__(ahead.size_bytes)
         self._ahead = ahead
+        self.read_bytes = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = self._ahead.read(self._at, self._left(-1 if size is None else size))
         self._at += len(data)
+        self.read_bytes += len(data)
         return data
 
 
@@ -286,6 +289,44 @@ def test_the_bytes_of_a_file_are_fetched_once(monkeypatch: pytest.MonkeyPatch) -
     assert fetched_bytes() > 1.5 * len(data)
 
 
+def test_pictures_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FFmpeg looks for what they are when it opens a file: once is enough."""
+    data = film()
+    monkeypatch.setattr(mp4_fragments, "WINDOW_BYTES", 1 << 20)
+    with ReadAhead(BytesSource(data)) as ahead:
+        file = Fetched(ahead)
+        container, stream, _, windows = opening.opened(file, Order(len(data), "mov", 1 << 30, 60))
+        with container:
+            pcm = b"".join(Decoding(container, stream, Resampler(), windows=windows).pcm())
+    assert len(pcm) == pytest.approx(SECONDS * 32_000, abs=32_000 * 0.1)
+    assert file.read_bytes < len(data) / 2
+
+
+def film() -> bytes:
+    """7 MB of pictures that nobody can look at, and a little sound."""
+    out = io.BytesIO()
+    options = {"movflags": PLAIN, "frag_duration": "1000000"}
+    voice = io.BytesIO(media.encode(sound(), 48_000, "ipod", "aac"))
+    with av.open(voice, "r") as source, av.open(out, "w", format="mp4", options=options) as file:
+        pictures = file.add_stream("mpeg4", rate=5)
+        pictures.width, pictures.height, pictures.pix_fmt = 1920, 1080, "yuv420p"
+        heard = file.add_stream_from_template(source.streams.audio[0])
+        shown = 0
+        for packet in source.demux(audio=0):
+            if not packet.size or packet.dts is None:
+                continue
+            while shown / 5 <= packet.dts / 48_000:
+                picture = av.Packet(random.Random(shown).randbytes(120_000))
+                picture.stream, picture.time_base, picture.is_keyframe = pictures, Fraction(1, 5), True
+                picture.pts = picture.dts = shown
+                picture.duration = 1
+                file.mux(picture)
+                shown += 1
+            packet.stream = heard
+            file.mux(packet)
+    return out.getvalue()
+
+
 def test_where_time_never_goes_on_there_are_no_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     data = at_times(lambda number, time: time - number * 4_000)
     heard, whole = Heard(data, 7), as_before(monkeypatch, data)
@@ -312,6 +353,9 @@ def test_a_file_that_breaks_off_is_heard_to_there_and_says_so(monkeypatch: pytes
                 assert windows.pcm == as_before(monkeypatch, plain()[:cut]).pcm
     with pytest.raises(CannotDecode, match="Invalid data"):
         as_before(monkeypatch, plain()[: moof + 200])
+    cut_size = with_long_sizes()
+    cut_size = cut_size[: [at for at in range(len(cut_size)) if cut_size[at : at + 4] == b"mdat"][9] + 8]
+    assert (Heard(cut_size, 100).pcm, bool(Heard(cut_size, 100).ending.broken_off)) == (before.pcm, True)
 
 
 def late(change: Callable[[bytes], bytes], number: int = 20) -> bytes:
@@ -332,6 +376,15 @@ def without_packets(moof: bytes) -> bytes:
     return moof[:at] + bytes(4) + moof[at + 4 :]
 
 
+def with_boxes_within(moof: bytes) -> bytes:
+    """As many as no honest fragment has, behind its packets."""
+    at, more = moof.index(b"traf") - 4, box(b"free") * 5_000
+    (length,) = struct.unpack_from(">I", moof, at)
+    offset = moof.index(b"trun") + 12
+    traf = moof[at + 8 : offset] + struct.pack(">I", struct.unpack_from(">I", moof, offset)[0] + len(more))
+    return box(b"moof", moof[8:at], box(b"traf", traf + moof[offset + 4 : at + length] + more))
+
+
 def of_endless_packets(moof: bytes) -> bytes:
     """All of one size and duration, so that four billion of them have room in a box of 20 bytes."""
     at = moof.index(b"trun") + 4
@@ -347,6 +400,7 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     "four billion packets": lambda: late(of_endless_packets),
     "a size below 8": lambda: late(with_length(b"moof", 3)),
     "packets of a track that is not there": lambda: late(lambda moof: moof.replace(b"8\0\0\0\1", b"8\0\0\0\2")),
+    "thousands of boxes": lambda: late(with_boxes_within),
     "bytes of anything": lambda: late(lambda moof: random.Random(1).randbytes(len(moof))),
 }
 
