@@ -137,8 +137,8 @@ class FragmentedMp4:
             for track in self.heard:
                 if (part := one.parts.get(track.number)) is not None:
                     track.last, track.ticks = part.last, track.ticks + part.ticks
-            following = self._next_if_usual()
             size = max(self.packets / self.at_once, (end - start) / WINDOW_BYTES)
+            following = self._next_if_usual()
             if following is None or (size >= 1 and self._goes_on(following)):
                 break
             if size >= MAX_WINDOWS_IN_ONE:
