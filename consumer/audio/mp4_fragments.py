@@ -4,9 +4,9 @@
     window k:   ftyp moov │ skip ……………………………… │ moof mdat │ moof mdat │ skip …
 
 A window is the file itself, every byte in its place, but for the heads of two boxes that hide what lies before and
-behind: what a fragment means is left to FFmpeg. Here they are only followed, and held against what a window must not
-change. One decoder hears all windows, so there is no seam. From where a file is unusual it is left to FFmpeg, to its
-end and with all of its index.
+behind: what a fragment means is left to FFmpeg. Here fragments are only followed, and held against what a window must
+not change. One decoder hears all windows, so there is no seam. From where a file is unusual it is left to FFmpeg, to
+its end and with all of its index.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from consumer.audio.mp4_moof import BreaksOff, Defaults, Fragment, Heads, fragme
 from consumer.audio.positioned import Positioned
 
 WINDOW_BYTES: Final = 1 << 22
-"""After which a window ends. It is gone through twice, once for its index: the parent keeps so much at hand."""
+"""After which a window ends. It is gone through twice, for its index and for its sound; the parent has room for it."""
 MAX_WINDOWS_IN_ONE: Final = 16
 """How many times its size a window may grow to while there is no place to begin the next one."""
 MAX_SILENT: Final = 1 << 16
@@ -236,11 +236,13 @@ def _in_fragments(file: Readable, size_bytes: int, at_once: int) -> FragmentedMp
     moov = top[-1] if top else None
     if moov is None or moov.kind != b"moov" or any(box.kind not in IN_FRONT for box in top):
         raise Unusual("no moov in front of all sound")
+    if moov.end > MAX_COPY_BYTES:
+        raise Unusual("a long head")
     inner = list(boxes_in(file, moov.start, moov.end))
     extends = list(boxes_in(file, *span(only(inner, b"mvex"))))
     known = dict(_defaults(content_of(file, box)) for box in extends if box.kind == b"trex")
-    if moov.end > MAX_COPY_BYTES or any(box.kind == b"cmov" for box in inner):
-        raise Unusual("a long head, or a compressed one")
+    if any(box.kind == b"cmov" for box in inner):
+        raise Unusual("a compressed head")
     heads = [_head(file, box) for box in inner if box.kind == b"trak"]
     tracks = [Track(one.number, one.timescale, ticks=one.ticks) for one in heads if one.is_sound]
     if sorted(one.number for one in heads) != sorted(known) or not 0 < len(tracks) <= MAX_TRACKS:
