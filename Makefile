@@ -19,7 +19,7 @@ install: $(STAMP) ## Make .venv from the lock file (uv is fetched from PyPI when
 $(STAMP): pyproject.toml uv.lock
 	@command -v uv >/dev/null 2>&1 || test -x .uv/bin/uv || { python3.11 -m venv .uv && .uv/bin/pip install --quiet "uv>=$(UV_VERSION)"; }
 	@echo "Installing the locked packages into .venv (about 7 GB, most of it torch with CUDA) ..."
-	@$(UV) sync --frozen --quiet --extra speech --extra demo
+	@quiet=; test -t 2 || quiet=--quiet; $(UV) sync --frozen $$quiet --extra speech --extra demo
 	@touch $@
 
 demo: $(STAMP) ## Transcribe a conversation with everything embedded: no server, no network

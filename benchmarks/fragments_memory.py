@@ -74,7 +74,7 @@ def decode_here(way: str, link: socket.socket, size_bytes: int) -> None:
     rehearse()
     if way == "before":
         setattr(opening, "in_fragments", lambda *_: None)  # noqa: B010 (what it was before there were windows)
-    decode(link, Order(size_bytes, "mov", 1 << 31, 1 << 16))
+    decode(link, Order(size_bytes, 1 << 31, 1 << 16))
     link.recv(1)  # until it was measured
 
 

@@ -14,7 +14,6 @@ from contextlib import closing
 
 from consumer.audio.decode import decode
 from consumer.audio.decoders import Decoders
-from consumer.audio.sniff import sniff
 from consumer.errors import Rejected
 from consumer.settings import LimitSettings
 from tests import media
@@ -26,7 +25,7 @@ def outcome(data: bytes, decoders: Decoders) -> str | float:
     """The code of the refusal, or the seconds that are heard."""
     source = BytesSource(data)
     try:
-        with decode(source, sniff(source), LimitSettings(), decoders) as decoding:
+        with decode(source, LimitSettings(), decoders) as decoding:
             return sum(map(len, decoding.blocks())) / 16_000
     except Rejected as error:
         return error.code

@@ -25,7 +25,6 @@ import av
 
 from benchmarks.made_recordings import RATE_HZ, voice, write_m4a, write_wav
 from consumer.audio.decode import decode
-from consumer.audio.sniff import sniff
 from consumer.audio.source import AHEAD_BLOCKS, ReadAhead
 from consumer.audio.vad_silero import SileroStream
 from consumer.settings import LimitSettings
@@ -85,7 +84,7 @@ def read(path: Path, latency_s: float, ahead: int) -> tuple[float, float, str]:
     digest, started_s = hashlib.sha256(), time.monotonic()
     with TimedReadAhead(SlowFile(path, latency_s), ahead=ahead) as source:
         speech = SileroStream()
-        with decode(source, sniff(source), LimitSettings()) as decoding:
+        with decode(source, LimitSettings()) as decoding:
             for samples in decoding.blocks():
                 digest.update(samples.tobytes())
                 digest.update(speech.feed(samples).tobytes())

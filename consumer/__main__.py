@@ -2,6 +2,15 @@
 
 import sys
 
-from consumer.cli import main
+from consumer.interrupts import ending_at_once
 
-sys.exit(main())
+
+def main() -> int:
+    """Load the program and run it."""
+    with ending_at_once():
+        from consumer import cli
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

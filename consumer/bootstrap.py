@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from importlib import metadata
 from typing import TYPE_CHECKING, Protocol
 
 from consumer import access, broker
@@ -42,6 +41,7 @@ from consumer.results_lookup import known_digest, last_run
 from consumer.roles import IntakeHandler, Post, WorkHandler
 from consumer.settings import Settings
 from consumer.tasks import Handler
+from consumer.version import version
 from consumer.wire import Codec
 from consumer.work import AssemblyWork, ChunkWork, CleanupWork, PlanWork
 
@@ -78,14 +78,6 @@ class Runner(Protocol):
 
 PROBE_BYTES = 1024 * 1024
 """Less would often find room on a disk that is full for everything else."""
-
-
-def version() -> str:
-    """Of the installed package; a checkout that was never installed has none."""
-    try:
-        return metadata.version("whisperx-consumer")
-    except metadata.PackageNotFoundError:
-        return "0+unknown"
 
 
 @dataclass
@@ -400,6 +392,11 @@ class System:
             thread.start()
         self.parts.health.set_ready("start", True)
         log.info("Started", extra={"roles": [role.value for role in self._roles], "version": version()})
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether models are still being loaded: then a stop is only seen after that."""
+        return not self._threads
 
     def stop(self) -> None:
         """Drain: safe to call from a signal handler, and more than once."""

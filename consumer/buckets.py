@@ -132,11 +132,14 @@ def settings_findings(settings: Settings) -> Iterable[Finding]:
     """Whether the days of the rules fit the retention of the events that point to the objects."""
     days, hours = settings.store.work_expiry_days, settings.topics.work_retention_hours
     if days * 24 < hours:
-        what = f"store.work_expiry_days={days} is shorter than topics.work_retention_hours={hours}"
+        what = f"WHISPERX_STORE__WORK_EXPIRY_DAYS={days} is shorter than WHISPERX_TOPICS__WORK_RETENTION_HOURS={hours}"
         yield fail("settings", what, "raise it: chunks of a job that waits would expire before it is given up")
     days, hours = settings.store.results_expiry_days, settings.topics.results_retention_hours
     if 0 < days * 24 < hours:
-        what = f"store.results_expiry_days={days} is shorter than topics.results_retention_hours={hours}"
+        what = (
+            f"WHISPERX_STORE__RESULTS_EXPIRY_DAYS={days} is shorter than "
+            f"WHISPERX_TOPICS__RESULTS_RETENTION_HOURS={hours}"
+        )
         yield warn("settings", what, "raise it: result events would point to transcripts that are gone")
 
 

@@ -22,14 +22,17 @@ from consumer.adapters.kafka_admin import KafkaAdmin
 from consumer.adapters.object_store import S3Store
 from consumer.adapters.s3_buckets import S3Buckets
 from consumer.adapters.store_clock import clock_skew_s
-from consumer.bootstrap import NEED_SPEECH, Parts, Role, System, serving, version
+from consumer.bootstrap import NEED_SPEECH, Parts, Role, System, serving
 from consumer.doctor import Check
-from consumer.errors import BrokerUnavailable, InvalidOption, Misconfigured, NotAuthorized, RefusedLogin, WhisperXError
+from consumer.entry import ADD_ACLS, lacking, require_entry
+from consumer.errors import InvalidOption, Misconfigured, WhisperXError
 from consumer.events import JobOptions, OutputFormat
 from consumer.exit_codes import ExitCode, exit_code_of
 from consumer.findings import Finding, fail, failed, ok, report
+from consumer.hard_end import end_now
 from consumer.settings import ChunkSettings, LimitSettings, Settings
 from consumer.sweeping import add_sweep
+from consumer.version import version
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +43,11 @@ Exit codes: 0 ok, 1 a job or a check failed, 2 usage, 70 bug, 75 a server is awa
 """
 
 
-ENTRY_S = 5.0
-"""How long brokers may take at start to say whether they let us in."""
-ADD_ACLS = "add the ACLs that `whisperx-consumer topics acls` prints"
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    arguments = parser().parse_args(argv)
-    act: Callable[[argparse.Namespace], int] = arguments.act
     try:
+        arguments = parser().parse_args(argv)
+        act: Callable[[argparse.Namespace], int] = arguments.act
         return act(arguments)
     except ValidationError as error:
         return _say(ExitCode.MISCONFIGURED, _settings_faults(error))
@@ -123,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
     """Serve until a signal or a failure. Ends hard, so that work left behind cannot hold the process."""
     settings = _started_settings()
     try:
-        _require_entry(settings, arguments.roles)
+        require_entry(settings, arguments.roles)
         code = _serve(System(Parts(settings), arguments.roles))
     except WhisperXError as error:
         log.error("Ended by an error", extra={"code": error.code, "reason": error.message})
@@ -133,32 +131,17 @@ def _run(arguments: argparse.Namespace) -> int:
         code = ExitCode.BUG
     logging.shutdown()
     sys.stderr.flush()
-    os._exit(code)
-
-
-def _require_entry(settings: Settings, roles: Sequence[Role]) -> None:
-    """What the brokers refuse is said before models are loaded. Brokers that are away are waited for, as later on.
-
-    Raises RefusedLogin and NotAuthorized.
-    """
-    try:
-        lacking = _lacking(KafkaAdmin(settings.kafka, ENTRY_S), settings, roles)
-    except (RefusedLogin, NotAuthorized):
-        raise
-    except BrokerUnavailable as error:
-        log.info("The brokers could not be asked for our rights", extra={"reason": error.message})
-        return
-    if lacking:
-        raise NotAuthorized(f"Kafka does not allow us {', '.join(lacking)}; {ADD_ACLS}")
-
-
-def _lacking(admin: KafkaAdmin, settings: Settings, roles: Sequence[Role]) -> list[str]:
-    return admin.lacking(access.acls([role.value for role in roles], settings.kafka))
+    end_now(code)
 
 
 def _serve(system: System) -> ExitCode:
+    def stop(*_: object) -> None:
+        system.stop()
+        if system.is_starting:  # later on, the loops say that they drain
+            log.info("Told to stop; ends as soon as the models are loaded")
+
     for name in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(name, lambda *_: system.stop())
+        signal.signal(name, stop)
     with serving(system):
         system.start()
         system.wait()
@@ -222,6 +205,7 @@ def _add_doctor(command: argparse.ArgumentParser) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    logging.getLogger("consumer").addHandler(logging.NullHandler())  # what our parts would log, the findings say
     settings = Settings()
     parts = Parts(settings)
     probes: list[tuple[str, doctor.Probe]] = []
@@ -246,9 +230,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _rights(settings: Settings, roles: Sequence[Role]) -> list[Finding]:
-    lacking = _lacking(KafkaAdmin(settings.kafka), settings, roles)
-    if lacking:
-        return [fail("rights", f"not allowed: {', '.join(lacking)}", ADD_ACLS)]
+    missing = lacking(KafkaAdmin(settings.kafka), settings, roles)
+    if missing:
+        return [fail("rights", f"not allowed: {', '.join(missing)}", ADD_ACLS)]
     return [ok("rights", f"the brokers allow on topics what {', '.join(roles)} need")]
 
 

@@ -138,45 +138,45 @@ def settings_findings(settings: Settings) -> list[Finding]:
 def _kafka_times(settings: Settings) -> Iterable[Finding]:
     kafka = settings.kafka
     if kafka.session_timeout_s > kafka.max_poll_interval_s:
-        what = "kafka.session_timeout_s is longer than kafka.max_poll_interval_s: the client refuses to start"
-        yield fail("settings", what, "lower kafka.session_timeout_s")
+        what = "WHISPERX_KAFKA__SESSION_TIMEOUT_S is longer than __MAX_POLL_INTERVAL_S: the client refuses to start"
+        yield fail("settings", what, "lower WHISPERX_KAFKA__SESSION_TIMEOUT_S")
     if kafka.commit_timeout_s >= kafka.transaction_timeout_s:
-        what = "kafka.commit_timeout_s is not below kafka.transaction_timeout_s: the broker aborts while we wait"
-        yield fail("settings", what, "raise kafka.transaction_timeout_s")
+        what = "WHISPERX_KAFKA__COMMIT_TIMEOUT_S is not below __TRANSACTION_TIMEOUT_S: the broker aborts while we wait"
+        yield fail("settings", what, "raise WHISPERX_KAFKA__TRANSACTION_TIMEOUT_S")
     if kafka.transaction_timeout_s >= kafka.max_poll_interval_s:
-        what = (
-            "kafka.transaction_timeout_s is not below kafka.max_poll_interval_s: a slow commit looks like a stuck loop"
-        )
-        yield warn("settings", what, "raise kafka.max_poll_interval_s")
+        what = "WHISPERX_KAFKA__TRANSACTION_TIMEOUT_S is not below __MAX_POLL_INTERVAL_S: a slow commit looks stuck"
+        yield warn("settings", what, "raise WHISPERX_KAFKA__MAX_POLL_INTERVAL_S")
     if settings.worker.grace_s > kafka.max_poll_interval_s:
-        what = "worker.grace_s is longer than kafka.max_poll_interval_s"
-        yield warn("settings", what, "lower worker.grace_s, or raise kafka.max_poll_interval_s")
+        what = "WHISPERX_WORKER__GRACE_S is longer than WHISPERX_KAFKA__MAX_POLL_INTERVAL_S"
+        yield warn("settings", what, "lower WHISPERX_WORKER__GRACE_S, or raise WHISPERX_KAFKA__MAX_POLL_INTERVAL_S")
     if not kafka.transactions:
-        what = "kafka.transactions is off: results can appear twice"
+        what = "WHISPERX_KAFKA__TRANSACTIONS is off: results can appear twice"
         yield warn("settings", what, "turn it on for every broker but the embedded demo broker")
 
 
 def _copies(settings: Settings) -> Iterable[Finding]:
     copies, in_sync = settings.topics.replication_factor, settings.topics.min_insync_replicas
     if in_sync > copies:
-        what = f"topics.min_insync_replicas={in_sync} is more than topics.replication_factor={copies}"
+        what = f"WHISPERX_TOPICS__MIN_INSYNC_REPLICAS={in_sync} is more than __REPLICATION_FACTOR={copies}"
         yield fail("settings", what, "lower it: nobody could write")
     elif in_sync < 2:
-        what = f"topics.min_insync_replicas={in_sync}: a confirmed event can be lost with its broker"
+        what = f"WHISPERX_TOPICS__MIN_INSYNC_REPLICAS={in_sync}: a confirmed event can be lost with its broker"
         yield warn("settings", what, "use 3 copies, of which 2 confirm, where events matter")
     elif in_sync == copies:
-        what = f"topics.min_insync_replicas equals topics.replication_factor={copies}: one broker down stops all writes"
+        what = (
+            f"WHISPERX_TOPICS__MIN_INSYNC_REPLICAS is __REPLICATION_FACTOR={copies}: one broker down stops all writes"
+        )
         yield warn("settings", what, "add a copy, or ask one copy less to confirm")
 
 
 def _retentions(settings: Settings) -> Iterable[Finding]:
     hours = settings.topics
     if hours.jobs_retention_hours > hours.work_retention_hours:
-        what = "topics.jobs_retention_hours is longer than topics.work_retention_hours"
-        todo = "raise topics.work_retention_hours: a job that waits longer than that fails with JOB_EXPIRED"
+        what = "WHISPERX_TOPICS__JOBS_RETENTION_HOURS is longer than __WORK_RETENTION_HOURS"
+        todo = "raise WHISPERX_TOPICS__WORK_RETENTION_HOURS: a job that waits longer than that fails with JOB_EXPIRED"
         yield warn("settings", what, todo)
     if hours.results_retention_hours < hours.jobs_retention_hours:
-        what = "topics.results_retention_hours is shorter than topics.jobs_retention_hours"
+        what = "WHISPERX_TOPICS__RESULTS_RETENTION_HOURS is shorter than __JOBS_RETENTION_HOURS"
         yield warn("settings", what, "raise it: a result could be gone while its request is still there")
 
 
@@ -184,45 +184,50 @@ def _chunks(settings: Settings) -> Iterable[Finding]:
     chunks = settings.chunks
     longest_s = chunks.max_bytes / BYTES_PER_AUDIO_S
     if chunks.length_s + 2 * chunks.overlap_s > longest_s:
-        what = f"chunks.max_bytes holds {longest_s:.0f} s, chunks are to be {chunks.length_s:.0f} s plus overlap"
-        yield warn("settings", what, "raise chunks.max_bytes; until then chunks are cut shorter")
+        what = (
+            f"WHISPERX_CHUNKS__MAX_BYTES holds {longest_s:.0f} s, chunks are to be {chunks.length_s:.0f} s plus overlap"
+        )
+        yield warn("settings", what, "raise WHISPERX_CHUNKS__MAX_BYTES; until then chunks are cut shorter")
     if chunks.overlap_s > chunks.length_s / 2:
-        what = "chunks.overlap_s is more than half of chunks.length_s: most audio is stored twice"
-        yield warn("settings", what, "raise chunks.length_s or lower chunks.overlap_s")
+        what = "WHISPERX_CHUNKS__OVERLAP_S is more than half of __LENGTH_S: most audio is stored twice"
+        yield warn("settings", what, "raise WHISPERX_CHUNKS__LENGTH_S or lower __OVERLAP_S")
     if settings.worker.handoff_s < 2 * chunks.length_s:
-        what = "worker.handoff_s is less than two chunks: the GPU waits between chunks"
+        what = "WHISPERX_WORKER__HANDOFF_S is less than two chunks: the GPU waits between chunks"
         yield warn("settings", what, f"raise it to {2 * chunks.length_s:.0f}")
 
 
 def _buckets(settings: Settings) -> Iterable[Finding]:
     store = settings.store
     if store.work_bucket == store.results_bucket:
-        what = f"store.work_bucket and store.results_bucket are both {store.work_bucket}"
+        what = f"WHISPERX_STORE__WORK_BUCKET and __RESULTS_BUCKET are both {store.work_bucket}"
         yield warn("settings", what, "use two buckets: lifecycle rules for work must not reach results")
     named = set(map(bucket_of, settings.limits.allowed_buckets))
     for bucket in sorted({store.work_bucket, store.results_bucket} & named):
-        what = f"limits.allowed_buckets names {bucket}, which is ours: no job may read the audio or text of other jobs"
+        what = (
+            f"WHISPERX_LIMITS__ALLOWED_BUCKETS names {bucket}, which is ours: no job may read audio or text of others"
+        )
         yield fail("settings", what, "take it off the list")
 
 
 def _secrecy(settings: Settings) -> Iterable[Finding]:
     if not (settings.store.access_key.get_secret_value() and settings.store.secret_key.get_secret_value()):
-        yield fail("settings", "no store credentials", "set store.access_key and store.secret_key")
+        yield fail("settings", "no store credentials", "set WHISPERX_STORE__ACCESS_KEY and __SECRET_KEY")
     if not settings.store.secure and not _is_local(settings.store.endpoint):
         what = f"recordings travel to {settings.store.endpoint} without TLS"
-        yield warn("settings", what, "set store.secure=true")
+        yield warn("settings", what, "set WHISPERX_STORE__SECURE=true")
     servers = settings.kafka.bootstrap_servers.split(",")
     if settings.kafka.oauth_token_endpoint.startswith("http:"):
-        what = "kafka.oauth_client_secret travels to the token endpoint without TLS"
-        yield warn("settings", what, "give kafka.oauth_token_endpoint as https://")
+        what = "WHISPERX_KAFKA__OAUTH_CLIENT_SECRET travels to the token endpoint without TLS"
+        yield warn("settings", what, "give WHISPERX_KAFKA__OAUTH_TOKEN_ENDPOINT as https://")
     if not settings.kafka.ssl_verify_hostname:
         what = (
-            "kafka.ssl_verify_hostname is off: whoever has any certificate of that authority can stand in for a broker"
+            "WHISPERX_KAFKA__SSL_VERIFY_HOSTNAME is off: "
+            "whoever has any certificate of that authority can stand in for a broker"
         )
         yield warn("settings", what, "turn it on, and let the brokers' certificates carry their names")
     if settings.kafka.security_protocol in ("PLAINTEXT", "SASL_PLAINTEXT") and not all(map(_is_local, servers)):
         what = f"transcripts travel to the brokers without TLS ({settings.kafka.security_protocol})"
-        yield warn("settings", what, "set kafka.security_protocol to SSL or SASL_SSL")
+        yield warn("settings", what, "set WHISPERX_KAFKA__SECURITY_PROTOCOL to SSL or SASL_SSL")
 
 
 def _is_local(address: str) -> bool:
@@ -251,7 +256,7 @@ def _broker_times(config: dict[str, str], settings: Settings) -> Iterable[Findin
     longest_transaction_ms = int(config.get("transaction.max.timeout.ms", 900_000))
     if settings.kafka.transaction_timeout_s * 1000 > longest_transaction_ms:
         what = f"the brokers allow transactions of {longest_transaction_ms} ms at most"
-        yield fail("brokers", what, "lower kafka.transaction_timeout_s")
+        yield fail("brokers", what, "lower WHISPERX_KAFKA__TRANSACTION_TIMEOUT_S")
 
 
 def transaction_findings(

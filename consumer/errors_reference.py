@@ -92,7 +92,8 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "CREDENTIALS_REFUSED": (
         "",
-        "Correct WHISPERX_STORE__ACCESS_KEY and SECRET_KEY and restart; no job fails meanwhile, work waits.",
+        "Correct WHISPERX_STORE__ACCESS_KEY and SECRET_KEY and restart; no job fails meanwhile, work waits. A "
+        "worker that starts so ends with status 78.",
     ),
     "ENCRYPTION_REFUSED": (
         "",
@@ -119,7 +120,10 @@ ADVICE: dict[str, tuple[str, str]] = {
         "Nothing if it happens once; if it repeats, two processes share one name, or one is stopped for long times.",
     ),
     "MISCONFIGURED": ("", "Correct the setting that the message names; `whisperx-consumer doctor` checks them all."),
-    "MODEL_MISSING": ("A model of the allow-list is not installed.", "Install it, or take it off the list."),
+    "MODEL_MISSING": (
+        "A model of the allow-list is not installed.",
+        "Install it (docs/models.md says how), or take it off WHISPERX_MODELS__ALLOWED.",
+    ),
     "TOPIC_MISSING": ("A topic does not exist.", "Run `whisperx-consumer topics create`."),
 }
 

@@ -485,7 +485,7 @@ class RunTimings(Contract):
     wall_s: float = 0.0
     """From the request to the result, in seconds."""
     real_time_factor: float | None = None
-    """Seconds of recording per second from the start of the plan to the result; null when nothing was decoded."""
+    """Seconds of recording per second from the start of the plan to the result; null for a run without a transcript."""
 
 
 class JobFinished(Event):

@@ -10,6 +10,7 @@ from consumer.errors import (
     InvalidOption,
     Misconfigured,
     NotAuthorized,
+    RefusedCredentials,
     RefusedLogin,
     Unavailable,
     WhisperXError,
@@ -38,7 +39,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
             return ExitCode.INTERRUPTED
         case InvalidOption():
             return ExitCode.USAGE
-        case Misconfigured() | RefusedLogin() | NotAuthorized():
+        case Misconfigured() | RefusedLogin() | NotAuthorized() | RefusedCredentials():
             return ExitCode.MISCONFIGURED
         case DependencyAway() | Unavailable():
             return ExitCode.UNAVAILABLE

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 
 from consumer.adapters.kafka_tail import KafkaTail
@@ -81,11 +81,14 @@ def sweep(arguments: argparse.Namespace) -> int:
     settings = Settings()
     parts = Parts(settings)
     hours = default_hours(settings) if arguments.older_than is None else arguments.older_than
-    with _trail(parts, arguments.operator or getpass.getuser(), arguments.delete) as note:
+    with (
+        _trail(parts, arguments.operator or getpass.getuser(), arguments.delete) as note,
+        closing(KafkaTail(settings.kafka, parts.topic(Topic.JOB_STATE))) as states,
+    ):
         made = Sweep(
             S3Store.of(settings.store),
             (settings.store.work_bucket, settings.store.results_bucket),
-            lambda: read_needed(parts),
+            NeededRuns(states).read,
             datetime.now(UTC) - timedelta(hours=hours),
             note,
         )
@@ -109,18 +112,24 @@ def default_hours(settings: Settings) -> float:
     return max(settings.topics.work_retention_hours, settings.topics.jobs_retention_hours) + MARGIN_HOURS
 
 
-def read_needed(parts: Parts) -> Needed:
-    """From all partitions of the state topic, each up to its end. Raises BrokerUnavailable, Misconfigured."""
-    tail = KafkaTail(parts.settings.kafka, parts.topic(Topic.JOB_STATE))
-    try:
-        return frozenset().union(*(_needed_of(tail, partition) for partition in tail.partitions()))
-    finally:
-        tail.close()
+class NeededRuns:
+    """Which runs are needed, by the job states. The first reading is of all of them, each later one of what is new."""
 
+    def __init__(self, states: KafkaTail) -> None:
+        self._states = states
+        self._of_jobs: dict[bytes | None, Needed] = {}
+        """Only of jobs that need any."""
 
-def _needed_of(tail: KafkaTail, partition: int) -> Needed:
-    newest = {record.key: record.value for record in tail.read_to_end(partition, READ_S)}
-    return runs_needed(JobState.from_bytes(value) for value in newest.values() if value is not None)
+    def read(self) -> Needed:
+        """As of now. Raises BrokerUnavailable, Misconfigured."""
+        newest = {record.key: record.value for record in self._states.read_on(READ_S)}
+        for key, value in newest.items():
+            needed = frozenset() if value is None else runs_needed([JobState.from_bytes(value)])
+            if needed:
+                self._of_jobs[key] = needed
+            else:
+                self._of_jobs.pop(key, None)
+        return frozenset().union(*self._of_jobs.values())
 
 
 @contextmanager

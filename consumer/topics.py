@@ -147,7 +147,7 @@ def _copies(spec: TopicSpec, facts: TopicFacts) -> Iterable[Finding]:
         yield warn(CHECK, what, todo)
     if facts.replication_factor < spec.replication_factor:
         what = f"{spec.name} has {facts.replication_factor} copies, the settings say {spec.replication_factor}"
-        yield warn(CHECK, what, "reassign its partitions, or correct topics.replication_factor")
+        yield warn(CHECK, what, "reassign its partitions, or correct WHISPERX_TOPICS__REPLICATION_FACTOR")
     in_sync = int(facts.config.get("min.insync.replicas", "1"))
     if in_sync > facts.replication_factor:
         what = f"{spec.name} asks {in_sync} copies to confirm and has {facts.replication_factor}: nobody can write"

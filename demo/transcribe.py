@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ from consumer.events import (
     VadOptions,
 )
 from consumer.exit_codes import ExitCode
+from consumer.hard_end import end_now
 from consumer.settings import (
     ChunkSettings,
     CoordinatorSettings,
@@ -69,6 +71,10 @@ class Job:
 
     job_id: str
     file: Path
+    key: str
+    """Of the recording in the embedded store."""
+    folder: str
+    """Of its results, named as the file is."""
     told: JobProgress | None = None
     result: JobFinished | None = None
 
@@ -188,18 +194,23 @@ def _submit(parts: Parts, files: Sequence[Path], options: JobOptions) -> list[Jo
     jobs = []
     outbox = PlainOutbox(parts.settings.kafka)
     for number, file in enumerate(files):
-        key = f"{number:04d}/{file.name}"
+        job = _job(number, file)
         with file.open("rb") as source:
-            parts.store.upload(RECORDINGS, key, source)
-        stem = re.sub(r"[^A-Za-z0-9]+", "-", file.stem).strip("-")[:40]
-        job = Job(f"{stem or 'job'}-{job_id_from_position('demo', os.getpid(), number)[-8:]}", file)
-        request = JobRequested(
-            job_id=job.job_id, recording=RecordingRef(bucket=RECORDINGS, key=key), options=options, submitted_by="demo"
-        )
+            parts.store.upload(RECORDINGS, job.key, source)
+        recording = RecordingRef(bucket=RECORDINGS, key=job.key)
+        request = JobRequested(job_id=job.job_id, recording=recording, options=options, submitted_by="demo")
         outbox.publish([parts.post.record(Topic.JOBS, request)], [])
         jobs.append(job)
     outbox.close(5.0)
     return jobs
+
+
+def _job(number: int, file: Path) -> Job:
+    """A job id has ASCII letters only; the folder of the results keeps those of the file's name."""
+    stem = unicodedata.normalize("NFC", file.stem)
+    suffix = job_id_from_position("demo", os.getpid(), number)[-8:]
+    name, folder = (re.sub(other, "-", stem).strip("-")[:40] or "job" for other in (r"[^A-Za-z0-9]+", r"[\W_]+"))
+    return Job(f"{name}-{suffix}", file, f"{number:04d}/{file.name}", f"{folder}-{suffix}")
 
 
 def _finish(parts: Parts, system: System, jobs: list[Job], folder: Path, screen: Screen) -> int:
@@ -209,7 +220,7 @@ def _finish(parts: Parts, system: System, jobs: list[Job], folder: Path, screen:
     except KeyboardInterrupt:
         # The way out waits for the step in work. Whoever asks again does not want to, and the interpreter could not
         # end under the threads of the models.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
+        signal.signal(signal.SIGINT, lambda *_: end_now(ExitCode.INTERRUPTED))
         _cancel(parts, jobs)
         screen.say("Interrupted; the jobs are cancelled.")
         return ExitCode.INTERRUPTED
@@ -269,9 +280,9 @@ def _show(parts: Parts, job: Job, folder: Path, screen: Screen) -> None:
     result = job.result
     assert result is not None
     if result.error is not None:
-        screen.say(f"{job.file}: {result.status.value}: {result.error.code}: {result.error.message}")
+        screen.say(f"{job.file}: {result.status.value}: {result.error.code}: {_of_file(job, result.error.message)}")
     for warning in result.warnings:
-        screen.say(f"{job.file}: warning: {warning.code}: {warning.message}")
+        screen.say(f"{job.file}: warning: {warning.code}: {_of_file(job, warning.message)}")
     if not result.artifacts:
         return
     files = _download(parts, job, folder)
@@ -282,9 +293,14 @@ def _show(parts: Parts, job: Job, folder: Path, screen: Screen) -> None:
     screen.say("Files: " + " ".join(str(path) for path in files.values()))
 
 
+def _of_file(job: Job, message: str) -> str:
+    """The service speaks of a place in the embedded store, which nobody here has made."""
+    return message.replace(f"{RECORDINGS}/{job.key}", str(job.file))
+
+
 def _download(parts: Parts, job: Job, folder: Path) -> dict[str, Path]:
     assert job.result is not None
-    target = folder / job.job_id
+    target = folder / job.folder
     target.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
     for artifact in job.result.artifacts:

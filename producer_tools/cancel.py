@@ -12,6 +12,7 @@ from consumer.events import JobControl
 from producer_tools.connection import Connection
 from producer_tools.faults import WrongUsage
 from producer_tools.publishing import Publisher, as_avro
+from producer_tools.result import require_job_id
 from producer_tools.submit import Now
 from producer_tools.terminal import Terminal
 
@@ -23,11 +24,14 @@ def cancel(
     controls = controls_for(jobs, reason, who)
     Publisher(connection, Topic.CONTROL, as_avro(connection.codec()), now).publish(controls)
     for control in controls:
-        terminal.say(f"asked to cancel {control.job_id}; its result will say cancelled, if it has not ended before")
+        terminal.say(
+            f"asked to cancel {control.job_id}; if there is such a job and it has not ended, its result will say so"
+        )
 
 
 def controls_for(jobs: Sequence[str], reason: str | None, who: str | None) -> list[JobControl]:
+    ids = [require_job_id(job) for job in dict.fromkeys(jobs)]
     try:
-        return [JobControl(job_id=job, action="cancel", reason=reason, requested_by=who) for job in dict.fromkeys(jobs)]
+        return [JobControl(job_id=job, action="cancel", reason=reason, requested_by=who) for job in ids]
     except ValidationError as exc:
         raise WrongUsage(f"this cancel cannot be: {faults(exc)}") from exc

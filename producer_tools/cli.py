@@ -73,7 +73,8 @@ def _submit(arguments: argparse.Namespace, connection: Connection, terminal: Ter
         return Exit.OK
     if arguments.force:
         return _force_and_watch(arguments, timeout_s, connection, terminal)
-    return _watch_jobs(submit(arguments, connection, terminal, _now), SINCE, timeout_s, connection, terminal)
+    jobs = submit(arguments, connection, terminal, _now)
+    return _watch_jobs(list(jobs), SINCE, timeout_s, connection, terminal, names=jobs)
 
 
 def _force_and_watch(
@@ -85,7 +86,7 @@ def _force_and_watch(
 
     before = RunsBefore(instant_from(SINCE, _now(), ahead=False), connection, terminal)
     jobs = submit(arguments, connection, terminal, _now, before.note)
-    return _watch_jobs(jobs, SINCE, timeout_s, connection, terminal, before.runs)
+    return _watch_jobs(list(jobs), SINCE, timeout_s, connection, terminal, before.runs, jobs)
 
 
 def _watch(arguments: argparse.Namespace, connection: Connection, terminal: Terminal) -> Exit:
@@ -99,10 +100,13 @@ def _watch_jobs(
     connection: Connection,
     terminal: Terminal,
     after: Mapping[str, int] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Exit:
     from producer_tools.watch import Patience, watch
 
-    return watch(jobs, instant_from(since, _now(), ahead=False), Patience(timeout_s), connection, terminal, after)
+    return watch(
+        jobs, instant_from(since, _now(), ahead=False), Patience(timeout_s), connection, terminal, after, names
+    )
 
 
 def _result(arguments: argparse.Namespace, connection: Connection, terminal: Terminal) -> Exit:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from consumer.events import OutputFormat, Priority
+from consumer.version import version
 from producer_tools import exit_codes
 from producer_tools.option_flags import add_option_flags
 
@@ -36,6 +37,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description=DESCRIPTION, epilog=f"exit codes:\n{exit_codes.table()}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     shared = _shared()
     _submit(commands, shared)

@@ -22,6 +22,7 @@ from producer_tools.instants import instant_from
 from producer_tools.option_flags import options_from
 from producer_tools.publishing import Publisher, as_avro, as_json
 from producer_tools.recordings import LocalFile, Recording, Skipped, StoredObject, recordings_in
+from producer_tools.result import require_job_id
 from producer_tools.terminal import Terminal, printable, size
 from producer_tools.upload import content_key, digest_of, upload
 
@@ -68,8 +69,8 @@ def submit(
     terminal: Terminal,
     now: Now,
     before_sending: BeforeSending = nothing_before,
-) -> list[str]:
-    """Upload, publish, and print one line per job; the ids of the jobs."""
+) -> dict[str, str]:
+    """Upload, publish, and print one line per job; by the ids of the jobs, what the sender calls the recording."""
     wishes = wishes_from(arguments, now())
     recordings = _chosen(arguments, wishes, terminal)
     objects = _Objects(connection)
@@ -77,7 +78,10 @@ def submit(
     if not arguments.dry_run:
         encode = as_json if arguments.json_event else as_avro(connection.codec())
         sender = _Sender(objects, Publisher(connection, Topic.JOBS, encode, now), terminal, before_sending)
-    return [sender.send(recording, wishes) for recording in recordings]
+    named: dict[str, str] = {}
+    for recording in recordings:
+        named.setdefault(sender.send(recording, wishes), recording.name)
+    return named
 
 
 def wishes_from(arguments: argparse.Namespace, now: datetime) -> Wishes:
@@ -86,15 +90,25 @@ def wishes_from(arguments: argparse.Namespace, now: datetime) -> Wishes:
         options=options_from(arguments),
         bucket=arguments.bucket,
         prefix=arguments.prefix,
-        job_id=arguments.job_id,
+        job_id=arguments.job_id if arguments.job_id is None else require_job_id(arguments.job_id),
         idempotency_key=arguments.idempotency_key,
         priority=Priority(arguments.priority),
-        deadline_at=instant_from(arguments.deadline, now, ahead=True) if arguments.deadline else None,
+        deadline_at=_deadline(arguments.deadline, now) if arguments.deadline else None,
         force=arguments.force,
         metadata=_metadata(arguments.metadata),
         submitted_by=arguments.submitted_by or login_name(),
         submitted_at=now,
     )
+
+
+def _deadline(text: str, now: datetime) -> datetime:
+    """A job whose deadline has passed would only come back as failed."""
+    deadline = instant_from(text, now, ahead=True)
+    if deadline <= now:
+        raise WrongUsage(
+            f"--deadline {text!r} has passed; give an instant to come (UTC unless it says), or 2h from now"
+        )
+    return deadline
 
 
 def login_name() -> str | None:

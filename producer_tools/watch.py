@@ -44,14 +44,16 @@ def watch(
     connection: Connection,
     terminal: Terminal,
     after: Mapping[str, int] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Exit:
     """Show how the jobs are doing; on stdout one line per job as it ends: id, status, error code.
 
-    Of a job with several runs the newest one counts; of those in `after` only runs after that one.
+    Of a job with several runs the newest one counts; of those in `after` only runs after that one. `names` are what
+    the sender calls their recordings.
 
     Raises WrongUsage, Misconfigured, BrokerUnavailable.
     """
-    watched = Watched(map(require_job_id, job_ids), after)
+    watched = Watched(map(require_job_id, job_ids), after, names)
     topics = [connection.topic(Topic.PROGRESS), connection.topic(Topic.RESULTS)]
     with Tail.since(connection.settings.kafka, topics, int(since.timestamp() * 1000)) as tail:
         watcher = _Watcher(watched, tail, connection, terminal)

@@ -19,6 +19,9 @@ STEP = 0.1
 MAX_CODES = 3
 """A line names so many different warnings."""
 
+MAX_NAME = 40
+"""Characters of a recording's name in a line; of a longer one the end."""
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -49,6 +52,8 @@ class WatchedJob:
     job_id: str
     after: int = 0
     """Runs up to this one are of the past, and nothing is heard of them."""
+    name: str = ""
+    """What the sender calls the recording, where we were told."""
     progress: JobProgress | None = None
     end: End | None = None
     said: tuple[object, ...] = field(default=(), repr=False)
@@ -79,12 +84,19 @@ class WatchedJob:
         return self.end
 
     @property
+    def title(self) -> str:
+        """'job-17  talk.wav'"""
+        name = printable(self.name)
+        short = name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}"
+        return f"{self.job_id}  {short}" if short else self.job_id
+
+    @property
     def line(self) -> str:
         if self.outcome is not None:
-            return f"{self.job_id}  {self.outcome.text}"
+            return f"{self.title}  {self.outcome.text}"
         if self.progress is not None:
-            return f"{self.job_id}  {progress_text(self.progress)}"
-        return f"{self.job_id}  waiting for news"
+            return f"{self.title}  {progress_text(self.progress)}"
+        return f"{self.title}  waiting for news"
 
     def news(self) -> str | None:
         """The line, when there is something to say that was not said before."""
@@ -106,10 +118,15 @@ class WatchedJob:
 class Watched:
     """The jobs of one call, in its order."""
 
-    def __init__(self, job_ids: Iterable[str], after: Mapping[str, int] | None = None) -> None:
-        """`after`: of these jobs only runs after this one are meant."""
-        past = after or {}
-        self._jobs = {job_id: WatchedJob(job_id, past.get(job_id, 0)) for job_id in job_ids}
+    def __init__(
+        self,
+        job_ids: Iterable[str],
+        after: Mapping[str, int] | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """`after`: of these jobs only runs after this one are meant. `names`: of their recordings."""
+        past, called = after or {}, names or {}
+        self._jobs = {job_id: WatchedJob(job_id, past.get(job_id, 0), called.get(job_id, "")) for job_id in job_ids}
 
     def __contains__(self, job_id: object) -> bool:
         return job_id in self._jobs

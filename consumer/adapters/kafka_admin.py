@@ -25,7 +25,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from consumer.access import Acl
 from consumer.adapters.kafka_client import NO_LEADER_YET, REFUSAL_S, client_config
-from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, is_refused_login, open_client
+from consumer.adapters.kafka_refusals import AUTHORIZATION, Refusals, advice, is_refused_login, open_client
 from consumer.errors import BrokerUnavailable, Misconfigured, NotAuthorized
 from consumer.settings import KafkaSettings
 from consumer.topics import TopicFacts, TopicSpec
@@ -51,6 +51,7 @@ class KafkaAdmin:
     """The admin side of the brokers; no connection is made before the first question."""
 
     def __init__(self, settings: KafkaSettings, timeout_s: float = TIMEOUT_S) -> None:
+        self._settings = settings
         self._servers = settings.bootstrap_servers
         self._timeout_s = timeout_s
         self._complaints: list[KafkaError] = []
@@ -170,6 +171,7 @@ class KafkaAdmin:
         Of groups and transactional ids nobody tells beforehand.
         """
         wanted = {acl.name: acl for acl in acls if acl.kind == "topic" and acl.pattern == "literal"}
+        self.broker_ids()  # who is not let in at all is told so at once, and why
         found = self._client.describe_topics(
             TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=self._timeout_s
         )
@@ -230,7 +232,8 @@ class KafkaAdmin:
             self._client.poll(0)  # hands over the complaints
             raise self._ours(error.args[0]) from error
         except TimeoutError as error:
-            raise BrokerUnavailable(f"brokers {self._servers} gave no answer in {self._timeout_s:.0f} s") from error
+            self._client.poll(0)
+            raise self._silent(f"gave no answer in {self._timeout_s:.0f} s") from error
 
     def _ours(self, error: KafkaError) -> BrokerUnavailable | Misconfigured:
         """A refused login looks like a broker that is away; only the complaints before it tell."""
@@ -242,13 +245,16 @@ class KafkaAdmin:
         if error.code() in _MENDED_BY_SETTINGS:
             todo = _MENDED_BY_SETTINGS[error.code()]
             return Misconfigured(f"brokers {self._servers} refuse: {error.str().rstrip('.')}; {todo}")
-        for complaint in filter(is_refused_login, (error, *self._complaints)):
+        distinct = dict.fromkeys(complaint.str() for complaint in (error, *self._complaints))
+        return self._silent(f"do not answer: {'; '.join(list(distinct)[:MAX_COMPLAINTS])}", error)
+
+    def _silent(self, how: str, *errors: KafkaError) -> BrokerUnavailable:
+        for complaint in filter(is_refused_login, (*errors, *self._complaints)):
             self._refusals(complaint)
         if refusal := self._refusals.take():
             return refusal
-        distinct = dict.fromkeys(complaint.str() for complaint in (error, *self._complaints))
-        details = "; ".join(list(distinct)[:MAX_COMPLAINTS])
-        return BrokerUnavailable(f"brokers {self._servers} do not answer: {details}")
+        todo = advice(self._complaints, self._settings)
+        return BrokerUnavailable(f"brokers {self._servers} {how}" + (f"; {todo}" if todo else ""))
 
 
 def _in_capitals(operation: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -39,6 +39,8 @@ class KafkaTail:
         config = {**_config(settings), "queued.min.messages": 1_000, "enable.partition.eof": True}
         self._refusals = Refusals(settings)
         self._consumer = open_client(Consumer, {**config, "error_cb": self._refusals}, CLIENT_LOG)
+        self._reached: dict[int, int] = {}
+        """Where `read_on` goes on."""
         self._begin_at: float | None = None
         """When to try again to follow a topic whose broker did not answer; None: nothing to begin."""
         if partitions is not None:
@@ -78,41 +80,65 @@ class KafkaTail:
 
     def read_to_end(self, partition: int, timeout_s: float) -> list[Received]:
         """See `Tail`. The end is the high watermark, so a transaction that is still being settled is waited for."""
-        target = TopicPartition(self._topic, partition, OFFSET_BEGINNING)
+        records, _ = self._read({partition: OFFSET_BEGINNING}, timeout_s)
+        return records
+
+    def read_on(self, timeout_s: float) -> list[Received]:
+        """What has come to all partitions since the last call, in order for each; with the first call, all of it.
+
+        Raises BrokerUnavailable when an end was not reached in time; the next call reads the same again then.
+        """
+        starts = {partition: self._reached.get(partition, OFFSET_BEGINNING) for partition in self.partitions()}
+        records, self._reached = self._read(starts, timeout_s)
+        return records
+
+    def _read(self, starts: Mapping[int, int], timeout_s: float) -> tuple[list[Received], dict[int, int]]:
+        """From these offsets to the present ends, and where those are."""
+        targets = [TopicPartition(self._topic, partition, offset) for partition, offset in starts.items()]
         deadline = time.monotonic() + timeout_s
-        end = self._high_watermark(target, timeout_s)
-        self._consumer.assign([target])
+        ends = self._high_watermarks(targets, timeout_s)
+        self._consumer.assign(targets)
         records: list[Received] = []
-        while (left := deadline - time.monotonic()) > 0:
+        reached: dict[int, int] = {}
+        while len(reached) < len(ends) and (left := deadline - time.monotonic()) > 0:
             message = self._consumer.poll(min(left, 1.0))
             if message is None:
                 continue
-            error = message.error()
+            error, partition, offset = message.error(), message.partition() or 0, message.offset() or 0
             if error is None:
                 records.append(received(message))
             elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise not_allowed("Read", "topic", self._topic)
             elif error.code() != KafkaError._PARTITION_EOF:
                 log.info("Reading to the end goes on", extra={"topic": self._topic, "reason": error.str()})
-            elif (message.offset() or 0) >= end:
-                self._consumer.unassign()
-                return records
-        (reached,) = self._consumer.position([target])
-        where = f"{self._topic}[{partition}] was read to {max(0, reached.offset)} of {end} within {timeout_s:.0f} s"
-        raise self._refusals.take() or BrokerUnavailable(
-            f"{where}; if that stays, `whisperx-consumer doctor` looks for what holds it up"
+            elif offset >= ends[partition]:
+                reached[partition] = offset
+        if len(reached) < len(ends):
+            raise self._refusals.take() or self._held_up(targets, ends, reached, timeout_s)
+        self._consumer.unassign()
+        return records, reached
+
+    def _held_up(
+        self, targets: list[TopicPartition], ends: Mapping[int, int], reached: Mapping[int, int], timeout_s: float
+    ) -> BrokerUnavailable:
+        """Says of the first partition whose end was not reached how far it was."""
+        at = next(found for found in self._consumer.position(targets) if found.partition not in reached)
+        where = f"{self._topic}[{at.partition}] was read to {max(0, at.offset)} of {ends[at.partition]}"
+        return BrokerUnavailable(
+            f"{where} within {timeout_s:.0f} s; if that stays, `whisperx-consumer doctor` looks for what holds it up"
         )
 
-    def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:
-        """The end with what is still undecided: a client that reads committed records is told an earlier one."""
+    def _high_watermarks(self, targets: Sequence[TopicPartition], timeout_s: float) -> dict[int, int]:
+        """The ends with what is still undecided: a client that reads committed records is told earlier ones."""
         config = {**_config(self._settings), "isolation.level": "read_uncommitted"}
         asker = open_client(Consumer, {**config, "error_cb": self._refusals}, CLIENT_LOG)
+        deadline = time.monotonic() + timeout_s
         try:
-            return _high_of(asker, target, time.monotonic() + timeout_s)
+            return {target.partition: _high_of(asker, target, deadline) for target in targets}
         except KafkaException as exc:
             if exc.args[0].code() in AUTHORIZATION:
                 raise not_allowed("Read", "topic", self._topic) from exc
-            raise away(f"asking for the end of {self._topic}[{target.partition}]", exc, asker, self._refusals) from exc
+            raise away(f"asking for the end of {self._topic}", exc, asker, self._refusals) from exc
         finally:
             bounded(asker.close, 5.0)
 

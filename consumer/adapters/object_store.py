@@ -47,6 +47,7 @@ PARALLEL_PARTS = 3
 BATCH_KEYS = 1_000
 """The most keys that one S3 request lists or deletes."""
 CONNECT_TIMEOUT_S = 5.0
+TRIES = 4
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
 
@@ -61,7 +62,7 @@ class S3Store:
     """An `ObjectStore` on an S3 server. `tries` counts the requests for one thing, including the first."""
 
     @classmethod
-    def of(cls, settings: StoreSettings) -> Self:
+    def of(cls, settings: StoreSettings, tries: int = TRIES) -> Self:
         """The store that the settings name."""
         return cls(
             settings.endpoint,
@@ -73,6 +74,7 @@ class S3Store:
             request_timeout_s=settings.request_timeout_s,
             ca_file=settings.ca_file,
             encryption=Encryption.of(settings),
+            tries=tries,
         )
 
     def __init__(
@@ -88,7 +90,7 @@ class S3Store:
         ca_file: str = "",
         encryption: Encryption = NO_ENCRYPTION,
         connections: int = 16,
-        tries: int = 4,
+        tries: int = TRIES,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.endpoint = endpoint

@@ -20,6 +20,6 @@ def clock_skew_s(settings: StoreSettings, clock: Callable[[], float] = time.time
         answer = pool.request("HEAD", f"{scheme}://{settings.endpoint}/", timeout=settings.request_timeout_s, retries=0)
         return clock() - parsedate_to_datetime(answer.headers["Date"]).timestamp()
     except (urllib3.exceptions.HTTPError, KeyError, ValueError) as error:
-        raise StoreUnavailable(f"no time from {settings.endpoint}: {error}; check store.endpoint") from error
+        raise StoreUnavailable(f"no time from {settings.endpoint}: {error}; check WHISPERX_STORE__ENDPOINT") from error
     finally:
         pool.clear()

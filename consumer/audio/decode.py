@@ -1,12 +1,12 @@
 """Decode a recording in a confined child process: bytes in by request, 16 kHz samples out, mixed or by channel.
 
-    with decode(source, media, limits) as decoding:
+    with decode(source, limits) as decoding:
         decoding.facts                      # known before the first sample
         for samples in decoding.blocks():   # int16, (n_samples,), about two seconds each
             ...
         decoding.warnings                   # known after the last one
 
-    with decode(source, media, limits, track=1, by_channel=True) as decoding:
+    with decode(source, limits, track=1, by_channel=True) as decoding:
         for samples in decoding.channels():  # int16, (channels, n_samples)
             ...
 
@@ -35,6 +35,7 @@ from consumer.audio.limits import DecodeLimits
 from consumer.audio.protocol import (
     CRASHED,
     EXPANSION_FREE_BYTES,
+    FOREIGN,
     MAX_REREAD,
     REREAD_FREE_BYTES,
     BrokenProtocol,
@@ -44,7 +45,7 @@ from consumer.audio.protocol import (
     Kind,
     Order,
 )
-from consumer.audio.sniff import MediaType
+from consumer.audio.sniff import ALLOWED, READABLE
 from consumer.audio.source import RangeSource, ReadAhead
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ, to_seconds
 from consumer.events import Problem
@@ -66,6 +67,9 @@ LEAST_CPU_S: Final = 600
 LEAST_SPEED: Final = 10
 """And beyond that a decoder must be at least this many times faster than real time."""
 
+NAMES: Final = frozenset(media.name for media in ALLOWED.values())
+"""What a recording can be called in results."""
+
 _VERDICTS = {
     "UnreadableAudio": (errors.UnreadableAudio, "cannot be decoded", "check that it plays, and upload it again"),
     "NoSoundTrack": (errors.NoSoundTrack, "has no sound track", "send a recording with sound"),
@@ -81,7 +85,6 @@ class Decoding:
     def __init__(
         self,
         source: ReadAhead,
-        media: MediaType,
         limits: DecodeLimits,
         decoders: Decoders,
         track: int | None = None,
@@ -94,7 +97,7 @@ class Decoding:
         self._limits = limits
         self._by_channel = by_channel
         self._received_bytes = 0  # of each channel
-        self._decoder = self._started(decoders, media, track)
+        self._decoder = self._started(decoders, track)
         self._link = self._decoder.link
         self._patience_s = max(limits.decoder_stall_s, START_S)
         self._served_bytes = 0
@@ -152,11 +155,10 @@ class Decoding:
         """End the child, whatever it does."""
         self._decoder.close()
 
-    def _started(self, decoders: Decoders, media: MediaType, track: int | None) -> Decoder:
+    def _started(self, decoders: Decoders, track: int | None) -> Decoder:
         limits = self._limits
         order = Order(
             self._source.size_bytes,
-            media.demuxer,
             limits.decoder_memory_bytes,
             _cpu_s(limits),
             track=track,
@@ -229,6 +231,8 @@ class Decoding:
 
     def _accepted(self, facts: Facts) -> Facts:
         limits = self._limits
+        if facts.media_type not in NAMES:
+            raise self._crashed("it tells a media type that is not on the list")
         if not 0 < facts.channels <= limits.max_channels:
             raise self._unsupported(f"{facts.channels} channels (1 to {limits.max_channels} are taken)")
         if self._by_channel and facts.channels > limits.max_transcribed_channels:
@@ -267,10 +271,19 @@ class Decoding:
     def _refusal(self, verdict: protocol.Verdict) -> errors.WhisperXError:
         if verdict.error == CRASHED:
             return self._crashed(verdict.reason)
+        if verdict.error == FOREIGN:
+            return self._foreign(verdict.reason)
         if verdict.error not in _VERDICTS:
             return self._crashed(f"an unknown verdict: {verdict.error}")
         error, what, cure = _VERDICTS[verdict.error]
         return error(f"{self._source.name} {what} ({verdict.reason}); {cure}", key=self._source.name)
+
+    def _foreign(self, found: str) -> errors.UnsupportedMedia:
+        return errors.UnsupportedMedia(
+            f"{self._source.name} is {found} by its content, whatever its name says; send {READABLE}",
+            key=self._source.name,
+            media_type=found,
+        )
 
     def _limit(self, reason: str) -> errors.WhisperXError:
         return self._refusal(protocol.Verdict("DecoderLimit", reason))
@@ -324,7 +337,6 @@ class Decoding:
 @contextlib.contextmanager
 def decode(
     source: RangeSource,
-    media: MediaType,
     limits: DecodeLimits,
     decoders: Decoders = SHARED,
     *,
@@ -336,13 +348,16 @@ def decode(
 
     `on_read` is called before each range is read, so that somebody hears of a decoder that only reads, and can end it
     by raising: the sound of a film may stand gigabytes apart.
-    `track` counts sound tracks from 0; None is the one that FFmpeg's command line would take. Raises UnreadableAudio,
-    UnsupportedMedia (a codec, channels or a rate that we do not take), NoSoundTrack, MissingTrack, TooManyChannels (to
-    be kept apart), DecoderLimit, RecordingTooLong (by the header), DecoderCrashed, and what the source raises.
+    `track` counts sound tracks from 0; None is the one that FFmpeg's command line would take. Raises EmptyRecording,
+    UnsupportedMedia (a type, codec, channels or a rate that we do not take), UnreadableAudio, NoSoundTrack,
+    MissingTrack, TooManyChannels (to be kept apart), DecoderLimit, RecordingTooLong (by the header), DecoderCrashed,
+    and what the source raises.
     """
+    if source.size_bytes == 0:
+        raise errors.EmptyRecording(f"{source.name} has no bytes; upload the recording again", key=source.name)
     with contextlib.ExitStack() as open_here:
         ahead = source if isinstance(source, ReadAhead) else open_here.enter_context(ReadAhead(source))
-        decoding = Decoding(ahead, media, limits, decoders, track, by_channel=by_channel, on_read=on_read)
+        decoding = Decoding(ahead, limits, decoders, track, by_channel=by_channel, on_read=on_read)
         open_here.callback(decoding.close)
         _ = decoding.facts
         yield decoding

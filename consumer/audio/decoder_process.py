@@ -1,6 +1,6 @@
-"""The decoder: a process of its own that turns media bytes into 16 kHz mono samples, and can do nothing else.
+"""The decoder: a process of its own that judges media bytes, turns them into 16 kHz samples, and can do nothing else.
 
-A demuxer or decoder of FFmpeg that is taken over by a hostile file finds itself without files, network, privileges
+What of FFmpeg or libmagic is taken over by a hostile file finds itself without files, network, privileges
 and (much) memory. It gets the recording's bytes from its parent on request, and gives samples back.
 
 What whisperx gets from `ffmpeg -f s16le -ac 1 -acodec pcm_s16le -ar 16000` is what comes out here: the same stream is
@@ -47,6 +47,8 @@ from consumer.audio.protocol import (
 from consumer.audio.resampling import ChannelResampler, Resampler
 from consumer.audio.riff import announced_end
 from consumer.audio.served_file import ServedFile
+from consumer.audio.sniff import WAV, sniff
+from consumer.audio.sniff import rehearse as rehearse_sniffing
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
 
 HEAD_BYTES = 1 << 16
@@ -186,11 +188,13 @@ def decode(link: socket.socket, order: Order) -> None:
     """Send facts, samples and the ending. Raises CannotDecode."""
     file = ServedFile(link, order.size_bytes)
     missing_bytes = (announced_end(file.read(HEAD_BYTES)) or 0) - order.size_bytes
-    container, stream, facts, windows = opened(file, order)
+    file.seek(0)
+    media = sniff(file)
+    container, stream, facts, windows = opened(file, media, order)
     with container:
         send_json(link, Kind.FACTS, facts)
         resampler = ChannelResampler(max(facts.channels, 1)) if order.by_channel else Resampler()
-        decoding = Decoding(container, stream, resampler, missing_bytes, Links(file, order).open_next, windows)
+        decoding = Decoding(container, stream, resampler, missing_bytes, Links(file, media, order).open_next, windows)
         for block in gathered(decoding.pcm(), resampler.channels):
             decoding.check_expansion(order.max_expansion)
             send(link, Kind.PCM, block)
@@ -198,7 +202,7 @@ def decode(link: socket.socket, order: Order) -> None:
 
 
 def rehearse() -> None:
-    """Decode a little silence from memory, so that everything that PyAV imports late is imported before `confine`.
+    """Decode a little silence from memory: all that PyAV and libmagic load late is there before `confine` then.
 
     And have the walls ready: what a library looks for once is found here, and not in each decoder.
     """
@@ -210,9 +214,10 @@ def rehearse() -> None:
         file.setframerate(44_100)
         file.writeframes(bytes(44_100))
     wav.seek(0)
-    with open_container(wav, "wav") as container:
+    rehearse_sniffing(wav.getvalue())
+    with open_container(wav, WAV.demuxer) as container:
         stream = choose_stream(container)
-        facts = facts_of(container, stream, len(wav.getvalue()))
+        facts = facts_of(container, stream, len(wav.getvalue()), WAV)
         decoding = Decoding(container, stream, Resampler())
         assert any(decoding.pcm())
         assert decoding.ending(facts) == Ending()

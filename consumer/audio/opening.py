@@ -24,6 +24,7 @@ from consumer.audio.mp4_fragments import FragmentedMp4, FragmentWindow, in_fragm
 from consumer.audio.mp4_index import LongMp4, Window, taken_apart
 from consumer.audio.protocol import MAX_STREAMS, CannotDecode, Facts, Order
 from consumer.audio.served_file import ServedFile
+from consumer.audio.sniff import MediaType
 
 DECODERS = (
     *("mp3", "mp3float", "mp2", "mp2float", "mp1", "mp1float", "aac", "aac_latm", "alac", "flac", "vorbis", "opus"),
@@ -55,22 +56,24 @@ Link = tuple[InputContainer, AudioStream]
 """One of the recordings in a chained file, or one window of a long one, opened, with its sound track."""
 
 
-def opened(file: BinaryIO | ServedFile, order: Order) -> tuple[InputContainer, AudioStream, Facts, Windows | None]:
+def opened(
+    file: BinaryIO | ServedFile, media: MediaType, order: Order
+) -> tuple[InputContainer, AudioStream, Facts, Windows | None]:
     """The recording with its sound track and facts, in windows where its index is long or comes in fragments.
 
     Raises CannotDecode.
     """
     long: LongMp4 | FragmentedMp4 | None = None
-    if order.demuxer == "mov":
+    if media.demuxer == "mov":
         long = taken_apart(file, order.size_bytes, order.packets_at_once)
         long = long or in_fragments(file, order.size_bytes, order.packets_at_once)
     if long is not None:
         with contextlib.suppress(Unusual, CannotDecode):
-            return Windows.begin(long, order)
+            return Windows.begin(long, media, order)
     file.seek(0)
-    container = open_container(file, order.demuxer, order.max_streams)
+    container = open_container(file, media.demuxer, order.max_streams)
     stream = choose_stream(container, order.track)
-    return container, stream, facts_of(container, stream, order.size_bytes), None
+    return container, stream, facts_of(container, stream, order.size_bytes, media), None
 
 
 class Windows:
@@ -79,8 +82,11 @@ class Windows:
     `broken_off` says what, if anything, shows that the file was cut or is damaged from some place on.
     """
 
-    def __init__(self, long: LongMp4 | FragmentedMp4, order: Order, first: Window | FragmentWindow) -> None:
+    def __init__(
+        self, long: LongMp4 | FragmentedMp4, media: MediaType, order: Order, first: Window | FragmentWindow
+    ) -> None:
         self._long = long
+        self._media = media
         self._order = order
         self._window = first
         self._open: InputContainer | None = None
@@ -91,19 +97,21 @@ class Windows:
         return self._unread or self._long.broken_off
 
     @classmethod
-    def begin(cls, long: LongMp4 | FragmentedMp4, order: Order) -> tuple[InputContainer, AudioStream, Facts, Windows]:
+    def begin(
+        cls, long: LongMp4 | FragmentedMp4, media: MediaType, order: Order
+    ) -> tuple[InputContainer, AudioStream, Facts, Windows]:
         """The first one. Raises CannotDecode and Unusual; then the file is tried as a whole."""
         window = long.first()
-        container = open_container(window, order.demuxer, order.max_streams)
+        container = open_container(window, media.demuxer, order.max_streams)
         if len(container.streams.audio) != len(long.tracks):
             raise Unusual("FFmpeg sees other tracks than we do")
         if order.track is None and not _is_plain(container.streams.audio):
             raise Unusual("FFmpeg would choose among sound tracks by their bit rates, which are others in a window")
         stream = choose_stream(container, order.track)
-        facts = facts_of(container, stream, order.size_bytes)
+        facts = facts_of(container, stream, order.size_bytes, media)
         track = long.choose(facts.track)
         facts = replace(facts, duration_hint_s=track.duration_s, hint_is_exact=track.is_exact)
-        return container, stream, facts, cls(long, order, window)
+        return container, stream, facts, cls(long, media, order, window)
 
     def open_next(self) -> Link | None:
         """None behind the last one, and where the file breaks off."""
@@ -113,7 +121,7 @@ class Windows:
             return None
         try:
             self._window = self._long.following()
-            self._open = open_container(self._window, self._order.demuxer, self._order.max_streams, WITHOUT_A_LOOK)
+            self._open = open_container(self._window, self._media.demuxer, self._order.max_streams, WITHOUT_A_LOOK)
             return self._open, choose_stream(self._open, self._long.further_track)
         except (Unusual, CannotDecode) as exc:
             self._unread = f"reading stopped: {exc}"
@@ -173,13 +181,14 @@ def _is_plain(tracks: Sequence[AudioStream]) -> bool:
     return marks.count(max(marks)) == 1
 
 
-def facts_of(container: InputContainer, stream: AudioStream, size: int) -> Facts:
+def facts_of(container: InputContainer, stream: AudioStream, size: int, media: MediaType) -> Facts:
     hint_s = None
     if stream.duration is not None and stream.time_base is not None:
         hint_s = float(stream.duration * stream.time_base)
     elif container.duration is not None:
         hint_s = container.duration / av.time_base
     return Facts(
+        media_type=media.name,
         codec=stream.codec_context.name,
         channels=stream.codec_context.channels or 0,
         sample_rate_hz=stream.codec_context.sample_rate or 0,
@@ -205,18 +214,19 @@ def _is_guess(container: InputContainer, stream: AudioStream, size: int, hint_s:
 class Links:
     """The links of a chained file that FFmpeg does not go on into, opened one after the other."""
 
-    def __init__(self, file: ServedFile, order: Order) -> None:
+    def __init__(self, file: ServedFile, media: MediaType, order: Order) -> None:
         self._file = file
+        self._media = media
         self._order = order
 
     def open_next(self, at: int) -> Link | None:
         """The link behind the page at that byte of the link before; None where none can be opened."""
-        start = next_link(self._file, at) if self._order.demuxer == "ogg" else None
+        start = next_link(self._file, at) if self._media.demuxer == "ogg" else None
         if start is None:
             return None
         self._file = self._file.behind(start)
         try:
-            container = open_container(self._file, self._order.demuxer, self._order.max_streams)
+            container = open_container(self._file, self._media.demuxer, self._order.max_streams)
             return container, choose_stream(container, self._order.track)
         except CannotDecode:
             return None

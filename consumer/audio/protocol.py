@@ -38,6 +38,9 @@ EXPANSION_FREE_BYTES = 1 << 25  # 33_554_432 bytes = 17 minutes
 CRASHED = "DecoderCrashed"
 """Verdict on itself, of a decoder that came upon a bug."""
 
+FOREIGN = "ForeignMedia"
+"""Verdict on what is not on the allow-list of media types; the reason is the type that was found."""
+
 MAX_REREAD = 20
 """Times that a file may be read over: a container can point to the same bytes again and again."""
 
@@ -82,7 +85,6 @@ class Order:
     """
 
     size_bytes: int
-    demuxer: str
     memory_bytes: int
     cpu_s: int
     track: int | None = None
@@ -101,12 +103,13 @@ class Confinement:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the container says of its sound track.
+    """What the recording is by its content, and what the container says of its sound track.
 
-    `duration_hint_s` is None where the container has none. `hint_is_exact` tells a length that is written in the
-    file from one that was guessed from its size.
+    `media_type` is one of the allow-list. `duration_hint_s` is None where the container has none. `hint_is_exact`
+    tells a length that is written in the file from one that was guessed from its size.
     """
 
+    media_type: str
     codec: str
     channels: int
     sample_rate_hz: int
@@ -219,6 +222,7 @@ def parse_facts(payload: bytes) -> Facts:
     hint = value.get("duration_hint_s")
     try:
         return Facts(
+            media_type=_text(value["media_type"], 64),
             codec=_text(value["codec"], 64),
             channels=_count(value["channels"]),
             sample_rate_hz=_count(value["sample_rate_hz"]),

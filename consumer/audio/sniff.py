@@ -3,6 +3,8 @@
 libmagic names the type; a small check of our own looks for MPEG and ADTS frames where libmagic shrugs (an MP3
 without a tag begins with nothing that libmagic calls magic) and behind ID3 tags (which also stand before AAC and
 FLAC). The type decides the demuxer: FFmpeg never guesses, so its two hundred other demuxers are out of reach.
+
+Part of the decoder process: libmagic is C code that is fed by strangers, as FFmpeg is, and sits behind the same walls.
 """
 
 from __future__ import annotations
@@ -10,14 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from consumer.errors import EmptyRecording, UnsupportedMedia
+from consumer.audio.protocol import FOREIGN, CannotDecode
 
 if TYPE_CHECKING:
     import magic
 
-    from consumer.audio.source import RangeSource
+    from consumer.audio.served_file import ServedFile
 
 FrameLength = Callable[[bytes], int | None]
 
@@ -97,27 +99,22 @@ ALLOWED = {
 READABLE = "WAV, MP3, AAC, M4A/MP4/MOV/3GP, FLAC, OGG, WebM/Matroska, AIFF, CAF, AU or AMR"
 
 
-def sniff(source: RangeSource) -> MediaType:
-    """The media type of a recording.
-
-    Raises EmptyRecording for an object without bytes, UnsupportedMedia with the type found for everything that is
-    not on the allow-list, and what the source raises.
-    """
-    head = source.read(0, HEAD_BYTES)
-    if not head:
-        raise EmptyRecording(f"{source.name} has no bytes; upload the recording again", key=source.name)
-    media = _by_first_bytes(head) or _by_frames(source, head)
+def sniff(file: BinaryIO | ServedFile) -> MediaType:
+    """The media type of a recording. Raises CannotDecode with the type found for all that is not on the allow-list."""
+    head = file.read(HEAD_BYTES)
+    media = _by_first_bytes(head) or _by_frames(file, head)
     if media is not None:
         return media
     found = _named(head)
     media = ALLOWED.get(found) or (_mpeg_frames(head) if found == UNKNOWN else None)
     if media is None:
-        raise UnsupportedMedia(
-            f"{source.name} is {found} by its content, whatever its name says; send {READABLE}",
-            key=source.name,
-            media_type=found,
-        )
+        raise CannotDecode(FOREIGN, found)
     return media
+
+
+def rehearse(wav: bytes) -> None:
+    """Have libmagic load what it knows now: later no file can be opened."""
+    assert ALLOWED[_named(wav)] is WAV
 
 
 def _named(head: bytes) -> str:
@@ -160,14 +157,15 @@ def _by_first_bytes(head: bytes) -> MediaType | None:
     return None
 
 
-def _by_frames(source: RangeSource, head: bytes) -> MediaType | None:
+def _by_frames(file: BinaryIO | ServedFile, head: bytes) -> MediaType | None:
     """What stands behind an ID3 tag; None where there is no tag, or nothing known behind it."""
     start, body = 0, head
     for _ in range(MAX_TAGS):
         if body[:3] != b"ID3" or len(body) < 10:
             break
         start += 10 + _syncsafe(body[6:10])
-        body = source.read(start, HEAD_BYTES)
+        file.seek(start)
+        body = file.read(HEAD_BYTES)
     if not start:
         return None
     return FLAC if body[:4] == b"fLaC" else _mpeg_frames(body)

@@ -378,7 +378,7 @@ def _terminal_event(
         fingerprint=result.fingerprint if result else "",
         chunks_total=state.chunks_total or 0,
         chunks_failed=state.failed,
-        timings=_timings(state, now_s, result.timings if result else RunTimings()),
+        timings=_timings(state, status, now_s, result.timings if result else RunTimings()),
         warnings=state.warnings,
         error=error,
         metadata=state.request.metadata,
@@ -386,10 +386,11 @@ def _terminal_event(
     )
 
 
-def _timings(state: JobState, now_s: float, measured: RunTimings) -> RunTimings:
+def _timings(state: JobState, status: JobStatus, now_s: float, measured: RunTimings) -> RunTimings:
+    """A run that failed or was cancelled has no speed: its recording was not done in its time."""
     started = state.plan_started_at_s
     running_s = now_s - started if started is not None else 0.0
-    total_s = state.audio_total_s
+    total_s = state.audio_total_s if status in RESULTS else None
     return measured.model_copy(
         update={
             "queued_s": round((started if started is not None else now_s) - state.received_at_s, 3),

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from consumer.audio.decode import Decoding, decode
 from consumer.audio.limits import RecordingLimits
-from consumer.audio.sniff import MediaType, sniff
 from consumer.audio.source import ReadAhead
 from consumer.core.chunks import LEAD, ChunkOrder, ChunkShape
 from consumer.core.places import may_be_read
@@ -92,10 +91,9 @@ class Plan:
     def _planned(
         self, work: PlanWork, attempt: Attempt, stat: ObjectStat, source: ReadAhead, started_s: float
     ) -> PlanFinished:
-        media = sniff(source)
         options = work.options
         track, by_channel = options.track, options.multichannel
-        decoded = decode(source, media, self._limits, track=track, by_channel=by_channel, on_read=attempt.check)
+        decoded = decode(source, self._limits, track=track, by_channel=by_channel, on_read=attempt.check)
         with decoded as decoding:
             attempt.announce(_started(work, stat, decoding, self._limits.max_duration_s))
             planning = self._planning(work, attempt, stat, decoding.streams)
@@ -108,7 +106,7 @@ class Plan:
                 run=work.run,
                 epoch=work.epoch,
                 chunks_total=planning.chunks,
-                recording=_facts(stat, media, decoding, planning),
+                recording=_facts(stat, decoding, planning),
                 plan_s=self._clock() - started_s,
                 warnings=(*decoding.warnings, *_silence(stat, planning)),
             )
@@ -328,14 +326,14 @@ def _started(work: PlanWork, stat: ObjectStat, decoding: Decoding, max_duration_
     )
 
 
-def _facts(stat: ObjectStat, media: MediaType, decoding: Decoding, planning: Planning) -> RecordingFacts:
+def _facts(stat: ObjectStat, decoding: Decoding, planning: Planning) -> RecordingFacts:
     return RecordingFacts(
         bucket=stat.bucket,
         key=stat.key,
         version_id=stat.version_id,
         etag=stat.etag,
         size_bytes=stat.size_bytes,
-        media_type=media.name,
+        media_type=decoding.facts.media_type,
         duration_s=to_seconds(planning.samples),
         speech_s=to_seconds(planning.speech_samples),
         channels=decoding.facts.channels,

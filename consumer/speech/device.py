@@ -54,7 +54,7 @@ def cpu_for_good(settings: DeviceSettings, why_not: str) -> Device:
     """The CPU for a worker whose CUDA does not work. Raises Misconfigured where the settings name CUDA."""
     if settings.device == "cuda":
         raise Misconfigured(
-            f"device.device is cuda, but {why_not}; give the process a GPU, or set WHISPERX_DEVICE__DEVICE=auto"
+            f"WHISPERX_DEVICE__DEVICE is cuda, but {why_not}; give the process a GPU, or set it to auto"
         )
     log.warning("Computing on the CPU", extra={"reason": why_not})
     return device_of("cpu", settings)
@@ -79,7 +79,8 @@ def compute_type_of(kind: Kind, wanted: str) -> str:
         return next((one for one in PREFERRED[kind] if one in supported), "float32")
     if wanted not in supported:
         raise Misconfigured(
-            f"device.compute_type {wanted} does not work on {kind}; it takes auto or {', '.join(sorted(supported))}"
+            f"WHISPERX_DEVICE__COMPUTE_TYPE={wanted} does not work on {kind}; "
+            f"it takes auto or {', '.join(sorted(supported))}"
         )
     return wanted
 

@@ -135,9 +135,9 @@ def local_files(place: str, fetch: Callable[[str], str], role: str, settings: Mo
         return Path(fetch(place))
     except (OSError, ValueError) as exc:  # huggingface_hub's errors are OSErrors or ValueErrors
         how = (
-            "check name, network and models.hub_token"
+            "check name, network and WHISPERX_MODELS__HUB_TOKEN"
             if settings.download
-            else "put it into the hub's cache (models.hub_cache), or set WHISPERX_MODELS__DOWNLOAD=true"
+            else "put it into the hub's cache (WHISPERX_MODELS__HUB_CACHE), or set WHISPERX_MODELS__DOWNLOAD=true"
         )
         raise MissingModel(f"the {role} model {place} is not on this machine ({exc}); {how}", model=place) from exc
 

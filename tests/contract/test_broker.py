@@ -219,6 +219,40 @@ def test_the_tail_waits_for_a_transaction_that_is_not_decided(kafka: Kafka, topi
 
 
 @pytest.mark.servers
+def test_the_tail_reads_on_where_it_has_ended_and_misses_nothing(kafka: Kafka, topic_prefix: str) -> None:
+    """Behind the markers of transactions, too, and again what came before a reading that failed."""
+    topic = kafka.create_topic(topic_prefix + OUT, 2)
+    settings = KafkaSettings(bootstrap_servers=kafka.bootstrap_servers, topic_prefix=topic_prefix)
+    producer = Producer({"bootstrap.servers": kafka.bootstrap_servers, "transactional.id": topic_prefix})
+    producer.init_transactions(30)
+
+    def write(*values: tuple[int, bytes]) -> None:
+        producer.begin_transaction()
+        for partition, value in values:
+            producer.produce(topic, value, partition=partition)
+        producer.flush(10)
+
+    tail = KafkaTail(settings, topic)
+
+    def read(timeout_s: float = 30.0) -> list[bytes]:
+        return sorted(record.value or b"" for record in tail.read_on(timeout_s))
+
+    with contextlib.closing(tail):
+        assert read() == []
+        write((0, b"a"), (1, b"b"), (0, b"c"))
+        producer.commit_transaction(30)
+        assert (read(), read()) == ([b"a", b"b", b"c"], [])
+        write((1, b"d"))
+        producer.abort_transaction(30)
+        assert read() == []
+        write((0, b"e"), (1, b"f"))
+        with pytest.raises(BrokerUnavailable, match=rf"{topic}\[\d\] was read to \d of \d"):
+            read(2.0)
+        producer.commit_transaction(30)
+        assert (read(), read()) == ([b"e", b"f"], [])
+
+
+@pytest.mark.servers
 def test_a_worker_that_starts_before_its_broker_follows_as_soon_as_it_answers(tmp_path: Path) -> None:
     """Else its process would end and load its models again and again."""
     with own_kafka(tmp_path) as kafka:

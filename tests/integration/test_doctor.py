@@ -111,7 +111,7 @@ def test_a_broker_that_refuses_the_login_is_not_taken_for_one_that_is_away(kafka
         sasl_username="nobody",
         sasl_password=SecretStr("wrong"),
     )
-    with pytest.raises(RefusedLogin, match="SASL_PASSWORD") as refusal:
+    with pytest.raises(RefusedLogin, match="SECURITY_PROTOCOL") as refusal:
         KafkaAdmin(settings, timeout_s=3).broker_ids()
     assert "wrong" not in str(refusal.value)
 

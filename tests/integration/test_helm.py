@@ -261,11 +261,12 @@ def test_who_asks_the_store_nothing_has_a_key_to_it_only_where_it_is_given_one(r
 
 
 def test_no_secret_of_ours_can_be_written_into_the_values() -> None:
-    """The names that the schema refuses are those of the settings that are secret, and no others."""
+    """The settings that the schema takes are those that are no secret, and no others."""
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     secret = {name for name, kind in _settings().items() if kind is SecretStr}
-    names = schema["definitions"]["settings"]["additionalProperties"]["propertyNames"]["not"]["enum"]
-    assert set(names) == {name.partition("__")[2].lower() for name in secret}
+    groups = schema["definitions"]["settingNames"]["properties"]
+    taken = {f"WHISPERX_{group}__{name}".upper() for group, known in groups.items() for name in known["properties"]}
+    assert taken == _settings().keys() - secret
     variables = re.compile(schema["properties"]["extraEnv"]["items"]["not"]["properties"]["name"]["pattern"])
     assert {name for name in _settings() if variables.search(name)} == secret
 
@@ -368,6 +369,23 @@ def test_coordinators_beyond_their_partitions_are_refused(render: Any) -> None:
 def test_values_that_cannot_be_meant_are_refused(render: Any, values: dict[str, Any]) -> None:
     with pytest.raises(RenderError):
         render(values)
+
+
+@pytest.mark.parametrize("path", ["settings", "topics.settings", "roles.plan.settings"])
+@pytest.mark.parametrize("setting", ["kafka.bootstrap_srvers", "kafak.bootstrap_servers", "kafka.Bootstrap_Servers"])
+def test_a_setting_that_there_is_not_is_refused_by_name(helm: Helm, path: str, setting: str) -> None:
+    wrong = "kafak" if setting.startswith("kafak") else setting.partition(".")[2]
+    with pytest.raises(RenderError, match=wrong):
+        helm.template(CHART, "--kube-version", "1.37.0", "--set", f"{path}.{setting}=kafka:9092")
+
+
+def test_every_setting_that_is_no_secret_can_be_given(render: Any) -> None:
+    values: dict[str, Any] = {}
+    for name, shown in effective(Settings()).items():
+        group, _, key = name.removeprefix("WHISPERX_").lower().partition("__")
+        if _settings()[name] is not SecretStr and shown is not None and name != "WHISPERX_SERVER__PORT":
+            values.setdefault(group, {})[key] = shown
+    assert render({"settings": values})
 
 
 def test_kubeconform_would_find_a_misspelt_field(kubeconform: Kubeconform, render: Any) -> None:

@@ -28,6 +28,7 @@ from consumer.adapters.kafka_tail import KafkaTail
 from consumer.bootstrap import Role
 from consumer.broker import Mark, Rebalance
 from consumer.core.layout import Topic
+from consumer.entry import require_entry
 from consumer.errors import BrokenWorker, NotAuthorized
 from consumer.exit_codes import ExitCode
 from consumer.ports import Outgoing
@@ -131,7 +132,7 @@ def test_every_role_and_client_does_its_part_of_a_job_with_its_own_rights_alone(
 ) -> None:
     system = yard.system
     for role in Role:
-        service._require_entry(system.settings(**yard.login(role)), (role,))
+        require_entry(system.settings(**yard.login(role)), (role,))
         login = {**yard.login(role), "KAFKA__GROUP_PROTOCOL": protocol}
         system.start((role,), name=role, **login)  # type: ignore[arg-type]  # all of them are settings
     system.upload()
@@ -304,8 +305,8 @@ def test_a_worker_without_its_rights_does_not_start_and_names_them(
     assert f"Read on topic {yard.topic(Topic.CLEANUP_WORK)}" in said
     assert f"Write on topic {yard.topic(Topic.JOB_EVENTS)}" in said
     with pytest.raises(NotAuthorized, match=f"Read on topic {yard.topic(Topic.CLEANUP_WORK)}"):
-        service._require_entry(yard.system.settings(**yard.login("reader")), (Role.CLEANUP,))
-    service._require_entry(yard.system.settings(**yard.login("cleanup")), (Role.CLEANUP,))
+        require_entry(yard.system.settings(**yard.login("reader")), (Role.CLEANUP,))
+    require_entry(yard.system.settings(**yard.login("cleanup")), (Role.CLEANUP,))
 
 
 def test_the_operator_creates_topics_of_the_installation_and_no_others(

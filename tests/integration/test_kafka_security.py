@@ -19,12 +19,14 @@ from consumer.adapters.kafka_admin import KafkaAdmin
 from consumer.adapters.kafka_inbox import KafkaInbox
 from consumer.adapters.kafka_outbox import TransactionalOutbox
 from consumer.adapters.kafka_tail import KafkaTail
+from consumer.bootstrap import Role
 from consumer.broker import Mark, Rebalance
 from consumer.core.layout import Topic
+from consumer.entry import require_entry
 from consumer.errors import BrokerUnavailable, Misconfigured, RefusedLogin
 from consumer.exit_codes import ExitCode
 from consumer.ports import Outgoing, Received
-from consumer.settings import KafkaSettings
+from consumer.settings import KafkaSettings, Settings
 from producer_tools import cli
 from producer_tools.exit_codes import Exit
 from tests.integration.server_system import ALL, ServerSystem, server_system
@@ -250,6 +252,44 @@ def test_a_token_endpoint_that_is_away_is_not_a_refusal(secure: SecureKafka) -> 
     with pytest.raises(BrokerUnavailable, match="OAUTHBEARER token") as caught:
         KafkaAdmin(settings, timeout_s=1).broker_ids()
     assert not isinstance(caught.value, RefusedLogin)
+
+
+def away(settings: KafkaSettings) -> list[str]:
+    """What operators and senders are told."""
+    with pytest.raises(BrokerUnavailable) as admin:
+        KafkaAdmin(settings, timeout_s=1).broker_ids()
+    with pytest.raises(BrokerUnavailable) as tail:
+        KafkaTail(settings, "topic").partitions(1.0)
+    assert {type(admin.value), type(tail.value)} == {BrokerUnavailable}, "they may be back, so they are waited for"
+    return [admin.value.message, tail.value.message]
+
+
+def test_a_listener_without_tls_is_said_to_be_one(secure: SecureKafka) -> None:
+    for message in away(by_certificate(secure, None, bootstrap_servers=secure.plain.bootstrap_servers)):
+        assert "no TLS: correct WHISPERX_KAFKA__SECURITY_PROTOCOL (SSL)" in message
+
+
+def test_a_listener_without_logins_is_said_to_be_one(secure: SecureKafka) -> None:
+    open_door = {"bootstrap_servers": secure.plain.bootstrap_servers, "security_protocol": "SASL_PLAINTEXT"}
+    for mechanism in ("PLAIN", "SCRAM-SHA-512"):
+        message = refused(by_password(secure, mechanism, **open_door))
+        assert "check WHISPERX_KAFKA__SECURITY_PROTOCOL (SASL_PLAINTEXT): this listener takes no logins" in message
+
+
+def test_a_name_that_nobody_knows_is_said_to_be_one(secure: SecureKafka) -> None:
+    for message in away(by_password(secure, "PLAIN", bootstrap_servers="brokers.invalid:9092")):
+        assert "nobody knows the address of brokers.invalid:9092" in message
+
+
+def test_a_worker_is_told_at_start_why_it_is_not_let_in(secure: SecureKafka, caplog: pytest.LogCaptureFixture) -> None:
+    def at_start(kafka: KafkaSettings) -> None:
+        require_entry(Settings(kafka=kafka), [Role.INTAKE])
+
+    with pytest.raises(RefusedLogin, match="SASL_PASSWORD"):
+        at_start(by_password(secure, "PLAIN", sasl_password=WRONG))
+    at_start(by_certificate(secure, None, bootstrap_servers=secure.plain.bootstrap_servers))
+    (record,) = [one for one in caplog.records if one.name == "consumer.entry"]
+    assert "correct WHISPERX_KAFKA__SECURITY_PROTOCOL (SSL)" in record.__dict__["reason"]
 
 
 def test_a_file_that_cannot_be_read_is_said_at_once(secure: SecureKafka, tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from consumer.adapters.s3_buckets import S3Buckets
 from consumer.bootstrap import Parts, Role
 from consumer.cli import main
 from consumer.core.layout import RunKeys
-from consumer.errors import AccessDenied, EncryptedObject, MissingObject, RefusedCredentials
+from consumer.entry import ask_store
+from consumer.errors import AccessDenied, EncryptedObject, Misconfigured, MissingObject, RefusedCredentials
 from consumer.findings import Level, report
 from consumer.settings import Settings, StoreSettings
 from consumer.store_policies import Principal, policy
@@ -407,6 +408,41 @@ def test_a_recording_that_is_missing_is_missing_and_not_denied(users: dict[str, 
     """Although we may not list: a sender who forgot the upload is told so."""
     with pytest.raises(MissingObject):
         users["service"].store.stat(CALLS, "team-a/never-uploaded.wav")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_is_let_in_with_its_own_rights_and_with_those_of_all(
+    users: dict[str, User], server: Minio, role: Role
+) -> None:
+    for name in (role.value, "service"):
+        ask_store(users[name].store, users[name].settings, [role])
+    assert not list(server.client().list_objects(WORK, "probe/")), "the question leaves nothing behind"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_with_a_wrong_key_is_told_so_at_start(users: dict[str, User], role: Role) -> None:
+    right = users[role.value].settings
+    wrong = right.model_copy(update={"secret_key": SecretStr("a-wrong-secret")})
+    with closing(S3Store.of(wrong)) as store, pytest.raises(RefusedCredentials, match="WHISPERX_STORE__ACCESS_KEY"):
+        ask_store(store, wrong, [role])
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("setting", ["work_bucket", "results_bucket"])
+def test_a_role_whose_bucket_is_missing_is_told_so_at_start(
+    users: dict[str, User], server: Minio, role: Role, setting: str
+) -> None:
+    names = NAMES.model_copy(update={setting: "wx-not-made"})
+    user = _user(server, f"{role}-{setting.replace('_', '-')}", policy(Principal(role), names, SENDERS))
+    with closing(user.store) as store, pytest.raises(Misconfigured, match=r"no bucket 'wx-not-made'.*buckets create"):
+        ask_store(store, names, [role])
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_with_the_key_of_somebody_else_is_told_so_at_start(users: dict[str, User], role: Role) -> None:
+    reader = users["reader"]
+    with pytest.raises(Misconfigured, match=f"policy {role}"):
+        ask_store(reader.store, reader.settings, [role])
 
 
 def test_doctor_has_all_rights_that_it_needs(users: dict[str, User]) -> None:

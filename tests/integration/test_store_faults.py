@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +20,10 @@ from minio.credentials.providers import StaticProvider
 
 from consumer.adapters.object_store import S3Store
 from consumer.bootstrap import Parts, Role
-from consumer.errors import MissingObject, RefusedCredentials, StoreUnavailable
+from consumer.entry import require_entry
+from consumer.errors import Misconfigured, MissingObject, RefusedCredentials, StoreUnavailable
 from consumer.events import JobStatus
+from consumer.exit_codes import ExitCode
 from tests.contract.test_object_store import at_once, s3_store
 from tests.integration.server_system import ALL, RECORDING, ServerSystem, server_system
 from tests.servers.kafka import Kafka
@@ -207,6 +211,36 @@ def test_a_wrong_secret_is_about_us_and_not_about_the_object(minio: Minio, bucke
     store = S3Store(minio.endpoint, minio.access_key, "a-wrong-secret", secure=False, sleep=at_once)
     with pytest.raises(RefusedCredentials, match="STORE__"):
         store.get(bucket, "k")
+
+
+def test_a_worker_with_a_wrong_secret_does_not_start_and_says_why(system: ServerSystem) -> None:
+    end = subprocess.run(
+        [sys.executable, "-m", "consumer", "run", "--roles", "intake,cleanup"],
+        env=system.environment(STORE__SECRET_KEY="a-wrong-secret"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert end.returncode == ExitCode.MISCONFIGURED, end.stderr
+    (line,) = end.stderr.splitlines()
+    assert '"CREDENTIALS_REFUSED"' in line
+    assert "Correct WHISPERX_STORE__ACCESS_KEY, SECRET_KEY" in line
+
+
+def test_a_worker_without_any_key_does_not_start_unless_it_asks_the_store_nothing(system: ServerSystem) -> None:
+    keyless = system.settings(STORE__ACCESS_KEY="", STORE__SECRET_KEY="")
+    require_entry(keyless, [Role.INTAKE])
+    with pytest.raises(Misconfigured, match="WHISPERX_STORE__ACCESS_KEY"):
+        require_entry(keyless, [Role.INTAKE, Role.PLAN])
+
+
+def test_a_store_that_is_away_stops_no_start(system: ServerSystem, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    require_entry(system.settings(STORE__ENDPOINT=address), ALL)
+    (record,) = [one for one in caplog.records if one.message == "The store could not be asked whether it lets us in"]
+    assert address in record.__dict__["reason"]
 
 
 # ── buckets ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from confluent_kafka import Producer
 from minio.commonconfig import ENABLED
 from minio.versioningconfig import VersioningConfig
 
+from consumer.adapters.kafka_tail import KafkaTail
 from consumer.cli import main
 from consumer.coordinator.state import JobState, Status
 from consumer.core.layout import Topic
 from consumer.events import AuditRecorded, JobRequested, JobStatus, RecordingRef
 from consumer.exit_codes import ExitCode
 from consumer.functions.cleanup import CleanUp
+from consumer.sweeping import NeededRuns
 from consumer.work import CleanupWork
 from tests.integration.server_system import ServerSystem
 from tests.servers.kafka import Kafka
@@ -52,8 +55,15 @@ def made(kafka: Kafka, minio: Minio, topic_prefix: str) -> Iterator[ServerSystem
 def remember(made: ServerSystem, job_id: str, status: Status, outcome: JobStatus | None = None) -> None:
     request = JobRequested(recording=RecordingRef(bucket="calls", key="a"))
     state = JobState(job_id=job_id, request=request, request_digest="d", received_at_s=0.0, status=status)
+    write(made, job_id, state.changed(outcome=outcome).to_bytes())
+
+
+def forget(made: ServerSystem, job_id: str) -> None:
+    write(made, job_id, None)
+
+
+def write(made: ServerSystem, job_id: str, value: bytes | None) -> None:
     producer = Producer({"bootstrap.servers": made.kafka.bootstrap_servers})
-    value = state.changed(outcome=outcome).to_bytes()
     producer.produce(made.prefix + Topic.JOB_STATE, key=job_id, value=value, partition=len(job_id) % 2)
     assert producer.flush(20) == 0
 
@@ -94,6 +104,21 @@ def test_orphans_of_every_kind_go_and_what_is_needed_stays(
     assert sorted(told) == sorted((line.target, line.outcome) for line in trail), "each is a log line too"
     assert main(["sweep", "--older-than", "0", "--delete"]) == ExitCode.OK
     assert stored(made) == KEPT
+
+
+def test_what_is_needed_is_known_as_of_now_without_reading_all_states_again(made: ServerSystem) -> None:
+    """Between two batches jobs begin, end and are forgotten."""
+    with closing(KafkaTail(made.settings().kafka, made.prefix + Topic.JOB_STATE)) as states:
+        needed = NeededRuns(states)
+        remember(made, "open", Status.TRANSCRIBING)
+        remember(made, "later", Status.WAITING)
+        assert needed.read() == {("open", 1), ("later", 1)}
+        assert needed.read() == {("open", 1), ("later", 1)}, "nothing is new"
+        remember(made, "open", Status.CLEANED, JobStatus.COMPLETED)
+        remember(made, "late", Status.PLANNING)
+        assert needed.read() == {("late", 1), ("later", 1)}
+        forget(made, "later")
+        assert needed.read() == {("late", 1)}
 
 
 def test_without_the_brokers_nothing_is_removed(made: ServerSystem, monkeypatch: pytest.MonkeyPatch) -> None:

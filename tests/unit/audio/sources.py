@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumer.audio.decode import Decoding, decode
-from consumer.audio.sniff import sniff
 from consumer.events import Problem
 from consumer.settings import LimitSettings
 
@@ -43,7 +42,7 @@ class Decoded:
 
 def decode_all(data: bytes | BytesSource, limits: LimitSettings | None = None) -> Decoded:
     source = data if isinstance(data, BytesSource) else BytesSource(data)
-    with decode(source, sniff(source), limits or LimitSettings()) as decoding:
+    with decode(source, limits or LimitSettings()) as decoding:
         return read_out(decoding)
 
 

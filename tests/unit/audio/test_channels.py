@@ -16,7 +16,6 @@ from consumer.audio.decode import decode
 from consumer.audio.decoder_process import gathered
 from consumer.audio.protocol import MAX_FRAME_BYTES, PCM_BLOCK_BYTES, Facts
 from consumer.audio.resampling import with_silent_channels
-from consumer.audio.sniff import sniff
 from consumer.errors import EmptyRecording, MissingTrack, NoSoundTrack, RecordingTooLong, TooManyChannels
 from consumer.settings import LimitSettings
 from tests import media
@@ -34,7 +33,7 @@ class Heard:
         self, data: bytes, *, track: int | None = None, by_channel: bool = True, limits: LimitSettings | None = None
     ) -> None:
         source = BytesSource(data)
-        with decode(source, sniff(source), limits or LimitSettings(), track=track, by_channel=by_channel) as decoding:
+        with decode(source, limits or LimitSettings(), track=track, by_channel=by_channel) as decoding:
             blocks = list(decoding.channels())
             self.facts: Facts = decoding.facts
             self.streams = decoding.streams

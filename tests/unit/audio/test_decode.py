@@ -12,7 +12,7 @@ import pytest
 from consumer.audio import decode as decode_module
 from consumer.audio.decode import decode
 from consumer.audio.decoders import Decoders
-from consumer.audio.sniff import MP3, WAV, sniff
+from consumer.audio.sniff import WAV
 from consumer.errors import (
     DecoderCrashed,
     DecoderLimit,
@@ -27,7 +27,7 @@ from consumer.settings import LimitSettings
 from tests import media
 from tests.fuzz.pieces import pieces_of
 from tests.unit.audio.sources import BytesSource, decode_all, read_out
-from tests.wrong_decoders import program_with
+from tests.wrong_decoders import deceived, program_with
 
 
 class TestAFileWithItsIndexAtTheEnd:
@@ -118,7 +118,7 @@ class TestTheDecoderProcess:
         decode_module._tell_once.cache_clear()
         with contextlib.closing(Decoders(program_with(hidden))) as bare:
             for _ in range(2):
-                with decode(BytesSource(media.wav(media.tone(1))), WAV, LimitSettings(), bare) as decoding:
+                with decode(BytesSource(media.wav(media.tone(1))), LimitSettings(), bare) as decoding:
                     assert len(read_out(decoding).samples) == 16_000
         (record,) = (record for record in caplog.records if record.name == decode_module.__name__)
         walls = [wall.partition(":")[0] for wall in vars(record)["missing"]]
@@ -126,7 +126,7 @@ class TestTheDecoderProcess:
 
     def test_that_dies_may_be_tried_again(self) -> None:
         source = BytesSource(media.wav(media.tone(300)))
-        with decode(source, WAV, LimitSettings()) as decoding:
+        with decode(source, LimitSettings()) as decoding:
             blocks = decoding.blocks()
             next(blocks)
             os.kill(decoding.process_id, signal.SIGSEGV)
@@ -138,13 +138,13 @@ class TestTheDecoderProcess:
         with (
             contextlib.closing(Decoders(program_with(wrong))) as decoders,
             pytest.raises(DecoderCrashed, match="ZeroDivisionError: division by zero"),
-            decode(BytesSource(media.wav(media.tone(1))), WAV, LimitSettings(), decoders),
+            decode(BytesSource(media.wav(media.tone(1))), LimitSettings(), decoders),
         ):
             pass
 
     def test_that_says_nothing_is_ended(self) -> None:
         source = BytesSource(media.wav(media.tone(300)))
-        with decode(source, WAV, LimitSettings(decoder_stall_s=0.2)) as decoding:
+        with decode(source, LimitSettings(decoder_stall_s=0.2)) as decoding:
             blocks = decoding.blocks()
             os.kill(decoding.process_id, signal.SIGSTOP)
             with pytest.raises(DecoderLimit, match=r"0\.2 s"):
@@ -153,7 +153,7 @@ class TestTheDecoderProcess:
             os.kill(decoding.process_id, 0)
 
     def test_that_is_not_wanted_any_more_is_ended(self) -> None:
-        with decode(BytesSource(media.wav(media.tone(300))), WAV, LimitSettings()) as decoding:
+        with decode(BytesSource(media.wav(media.tone(300))), LimitSettings()) as decoding:
             next(decoding.blocks())
         with pytest.raises(ProcessLookupError):
             os.kill(decoding.process_id, 0)
@@ -164,7 +164,7 @@ class TestTheDecoderProcess:
                 raise StoreUnavailable("the store does not answer")
 
         source = BytesSource(media.wav(media.tone(300)), before_read=fail)
-        with decode(source, WAV, LimitSettings()) as decoding, pytest.raises(StoreUnavailable):
+        with decode(source, LimitSettings()) as decoding, pytest.raises(StoreUnavailable):
             read_out(decoding)
         with pytest.raises(ProcessLookupError):
             os.kill(decoding.process_id, 0)
@@ -172,8 +172,12 @@ class TestTheDecoderProcess:
     def test_reads_a_file_only_with_the_demuxer_of_its_type(self) -> None:
         """The allow-list decides; FFmpeg may not find out better by itself."""
         flac = BytesSource(media.FORMATS["flac"](media.tone(3), 16_000))
-        assert sniff(flac).demuxer == "flac"
-        with pytest.raises(UnreadableAudio), decode(flac, WAV, LimitSettings()) as decoding:
+        assert decode_all(flac).codec == "flac"
+        with (
+            contextlib.closing(Decoders(deceived(WAV))) as decoders,
+            pytest.raises(UnreadableAudio),
+            decode(flac, LimitSettings(), decoders) as decoding,
+        ):
             read_out(decoding)
 
     def test_keeps_to_a_store_that_gives_too_little(self) -> None:
@@ -181,5 +185,5 @@ class TestTheDecoderProcess:
         source.data = source.data[:1000]
         short = BytesSource(source.data)
         short.read = lambda offset, length: source.data[offset : offset + length][:-1]  # type: ignore[method-assign]
-        with pytest.raises(StoreUnavailable, match="try again"), decode(short, MP3, LimitSettings()):
+        with pytest.raises(StoreUnavailable, match="try again"), decode(short, LimitSettings()):
             pass

@@ -20,13 +20,12 @@ import consumer
 from consumer.audio.decode import decode
 from consumer.audio.decoders import START, Decoder, Decoders, NoDecoder
 from consumer.audio.protocol import Order
-from consumer.audio.sniff import WAV
 from consumer.errors import DecoderCrashed
 from consumer.settings import LimitSettings
 from tests import media
 from tests.unit.audio.sources import BytesSource, read_out
 
-ORDER = Order(size_bytes=1, demuxer="wav", memory_bytes=1 << 28, cpu_s=60)
+ORDER = Order(size_bytes=1, memory_bytes=1 << 28, cpu_s=60)
 
 
 @pytest.fixture
@@ -72,7 +71,7 @@ def test_a_server_that_was_ended_is_started_anew_and_its_decoders_go_on(decoders
 
 def test_a_keeper_takes_its_decoder_along(decoders: Decoders) -> None:
     source = BytesSource(media.wav(media.tone(300)))
-    with decode(source, WAV, LimitSettings(), decoders) as decoding:
+    with decode(source, LimitSettings(), decoders) as decoding:
         os.kill(parent_of(decoding.process_id), signal.SIGKILL)
         with pytest.raises(DecoderCrashed, match="watched"):
             read_out(decoding)
@@ -85,7 +84,7 @@ import sys
 sys.path.insert(0, {str(Path(consumer.__file__).parent.parent)!r})
 from consumer.audio.decoders import Decoders
 from consumer.audio.protocol import Order
-decoder = Decoders().start(Order(1, "wav", 1 << 28, 60), 10)
+decoder = Decoders().start(Order(1, 1 << 28, 60), 10)
 print(decoder.process_id, flush=True)
 sys.stdin.read()
 """

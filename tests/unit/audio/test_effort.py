@@ -14,7 +14,6 @@ from consumer.audio import effort
 from consumer.audio.decode import decode
 from consumer.audio.decoders import Decoders
 from consumer.audio.effort import Effort
-from consumer.audio.sniff import WAV
 from consumer.errors import DecoderLimit
 from consumer.settings import LimitSettings
 from tests import media
@@ -80,7 +79,7 @@ def test_neither_a_slow_store_nor_a_busy_planner_is_the_recordings_fault(hours: 
         hours.now_s += 3600
 
     limits = LimitSettings(decoder_grace_s=1, decoder_s_per_audio_s=0.001)
-    with decode(BytesSource(MINUTE, before_read=an_hour_each), WAV, limits) as decoding:
+    with decode(BytesSource(MINUTE, before_read=an_hour_each), limits) as decoding:
         for _ in decoding.blocks():
             hours.now_s += 3600
     assert hours.now_s > 10 * 3600
@@ -120,7 +119,7 @@ def trickling(request: pytest.FixtureRequest) -> Iterator[Decoders]:
 
 def test_a_decoder_that_gives_a_trickle_is_ended_long_before_its_file_is(trickling: Decoders) -> None:
     limits = LimitSettings(decoder_grace_s=0.3)
-    with decode(BytesSource(MINUTE), WAV, limits, trickling) as decoding, pytest.raises(DecoderLimit, match="of sound"):
+    with decode(BytesSource(MINUTE), limits, trickling) as decoding, pytest.raises(DecoderLimit, match="of sound"):
         read_out(decoding)
 
 
@@ -140,5 +139,5 @@ def test_a_frame_that_never_gets_whole_is_no_sign_of_life() -> None:
     program = decoders(BYTE_BY_BYTE)._program.replace("sys.exit(main", hold + "sys.exit(main")
     with closing(Decoders(program)) as made:
         limits = LimitSettings(decoder_stall_s=0.5)
-        with decode(BytesSource(MINUTE), WAV, limits, made) as decoding, pytest.raises(DecoderLimit, match=r"0\.5 s"):
+        with decode(BytesSource(MINUTE), limits, made) as decoding, pytest.raises(DecoderLimit, match=r"0\.5 s"):
             read_out(decoding)

@@ -21,6 +21,7 @@ from consumer.audio.mp4_fragments import FragmentedMp4, _in_fragments
 from consumer.audio.positioned import Positioned
 from consumer.audio.protocol import CannotDecode, Ending, Order
 from consumer.audio.resampling import Resampler
+from consumer.audio.sniff import MP4_SOUND
 from consumer.audio.source import ReadAhead
 from tests import media
 from tests.unit.audio.sources import BytesSource, decode_all
@@ -280,8 +281,8 @@ def test_the_bytes_of_a_file_are_fetched_once(monkeypatch: pytest.MonkeyPatch) -
 
     def fetched_bytes() -> int:
         with ReadAhead(BytesSource(data), block_bytes=1 << 16) as ahead:
-            order = Order(len(data), "mov", 1 << 30, 60)
-            container, stream, _, windows = opening.opened(Fetched(ahead), order)
+            order = Order(len(data), 1 << 30, 60)
+            container, stream, _, windows = opening.opened(Fetched(ahead), MP4_SOUND, order)
             with container:
                 assert sum(map(len, Decoding(container, stream, Resampler(), windows=windows).pcm())) == 384_000
             return ahead.fetched_bytes
@@ -297,7 +298,7 @@ def test_pictures_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mp4_fragments, "WINDOW_BYTES", 1 << 20)
     with ReadAhead(BytesSource(data)) as ahead:
         file = Fetched(ahead)
-        container, stream, _, windows = opening.opened(file, Order(len(data), "mov", 1 << 30, 60))
+        container, stream, _, windows = opening.opened(file, MP4_SOUND, Order(len(data), 1 << 30, 60))
         with container:
             pcm = b"".join(Decoding(container, stream, Resampler(), windows=windows).pcm())
     assert len(pcm) == pytest.approx(SECONDS * 32_000, abs=32_000 * 0.1)

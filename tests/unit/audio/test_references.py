@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,13 +11,15 @@ import av
 import pytest
 
 from consumer.audio.decode import decode
-from consumer.audio.sniff import ALLOWED, MP3, WAV, MediaType, sniff
+from consumer.audio.decoders import SHARED, Decoders
+from consumer.audio.sniff import ALLOWED, MP3, WAV, MediaType
 from consumer.errors import Rejected, UnsupportedMedia
 from consumer.settings import LimitSettings
 from tests import hostile_media as made
 from tests import media
-from tests.unit.audio.sources import BytesSource, read_out
+from tests.unit.audio.sources import BytesSource, decode_all, read_out
 from tests.watched_places import WatchedPlaces, watched_places
+from tests.wrong_decoders import deceived
 
 
 @pytest.fixture
@@ -48,11 +51,11 @@ def test_ffmpeg_by_itself_follows_what_we_do_not(places: WatchedPlaces, tmp_path
     assert places.touched() == {"file"}
 
 
-def heard_s(data: bytes, media_type: MediaType | None = None) -> float | str:
+def heard_s(data: bytes, decoders: Decoders = SHARED) -> float | str:
     """Seconds that are heard, or the code of the refusal."""
     source = BytesSource(data, name="recordings/talk.wav")
     try:
-        with decode(source, media_type or sniff(source), LimitSettings()) as decoding:
+        with decode(source, LimitSettings(), decoders) as decoding:
             return len(read_out(decoding).samples) / 16_000
     except Rejected as error:
         return error.code
@@ -65,7 +68,7 @@ KINDS = tuple(made.playlists(""))
 def test_a_playlist_is_refused_by_its_content_whatever_its_name(places: WatchedPlaces, kind: str) -> None:
     for url in (places.file_url, places.web_url, str(places.file)):
         with pytest.raises(UnsupportedMedia, match=r"recordings/talk\.wav"):
-            sniff(BytesSource(made.playlists(url)[kind], name="recordings/talk.wav"))
+            decode_all(BytesSource(made.playlists(url)[kind], name="recordings/talk.wav"))
     assert places.touched() == set()
 
 
@@ -95,9 +98,10 @@ def test_a_playlist_behind_the_beginning_of_a_sound_file_is_not_followed(places:
 @pytest.mark.parametrize("media_type", sorted(set(ALLOWED.values()), key=str), ids=lambda one: one.name)
 def test_no_demuxer_that_we_use_takes_a_playlist(places: WatchedPlaces, media_type: MediaType) -> None:
     """Even if the sniffing were deceived."""
-    for kind in KINDS:
-        heard = heard_s(made.playlists(places.file_url)[kind], media_type)
-        assert isinstance(heard, str) or heard < 1, kind
+    with contextlib.closing(Decoders(deceived(media_type))) as decoders:
+        for kind in KINDS:
+            heard = heard_s(made.playlists(places.file_url)[kind], decoders)
+            assert isinstance(heard, str) or heard < 1, kind
     assert places.touched() == set()
 
 
@@ -179,10 +183,10 @@ def test_a_reference_inside_a_sound_file_is_not_followed(places: WatchedPlaces, 
 def test_whatever_a_reference_names_only_bytes_of_the_recording_are_heard(url: str) -> None:
     """FFmpeg looks for the samples in the file itself then, where they are not."""
     data = external_mp4(made.url_reference(url))
-    with decode(BytesSource(data), sniff(BytesSource(data)), LimitSettings()) as decoding:
-        assert read_out(decoding).samples.tobytes() in data
+    assert decode_all(data).samples.tobytes() in data
     for media_type in (WAV, MP3):
-        assert isinstance(heard_s(made.playlists(url)["HLS"], media_type), str)
+        with contextlib.closing(Decoders(deceived(media_type))) as decoders:
+            assert isinstance(heard_s(made.playlists(url)["HLS"], decoders), str)
 
 
 @pytest.mark.parametrize("container", ["avi", "mpegts", "mpeg", "rm", "tta", "wv", "ac3", "voc", "sox"])
@@ -190,4 +194,4 @@ def test_a_container_that_is_not_on_the_list_is_refused_although_ffmpeg_knows_it
     codec = {"tta": "tta", "wv": "wavpack", "voc": "pcm_u8", "sox": "pcm_s32le", "rm": "ac3", "ac3": "ac3"}
     data = media.encode(media.tone(1, 48_000), 48_000, container, codec.get(container, "mp2"))
     with pytest.raises(UnsupportedMedia, match="send WAV, MP3"):
-        sniff(BytesSource(data))
+        decode_all(data)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 import zipfile
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
-from consumer.audio.sniff import ADTS, ALLOWED, FLAC, MP3, WAV, sniff
-from consumer.errors import EmptyRecording, UnsupportedMedia
+from consumer.audio.decode import decode
+from consumer.audio.decoders import Decoders
+from consumer.audio.protocol import CannotDecode
+from consumer.audio.sniff import ADTS, ALLOWED, FLAC, MP3, WAV, MediaType, sniff
+from consumer.errors import DecoderCrashed, EmptyRecording, UnsupportedMedia
+from consumer.settings import LimitSettings
 from tests import media
-from tests.unit.audio.sources import BytesSource
+from tests.unit.audio.sources import BytesSource, decode_all
+from tests.wrong_decoders import program_with
 
 DEMUXERS = {
     "wav": "wav", "w64": "w64", "mp3": "mp3", "m4a": "mov", "aac": "aac", "flac": "flac",
@@ -19,10 +27,13 @@ DEMUXERS = {
 }  # fmt: skip
 
 
+def type_of(data: bytes) -> MediaType:
+    return sniff(BytesIO(data))
+
+
 @pytest.mark.parametrize("name", media.FORMATS)
 def test_every_format_that_we_take_gets_its_demuxer(name: str) -> None:
-    source = BytesSource(media.FORMATS[name](media.tone(1, 48_000), 48_000))
-    assert sniff(source).demuxer == DEMUXERS[name.split("-")[0]]
+    assert type_of(media.FORMATS[name](media.tone(1, 48_000), 48_000)).demuxer == DEMUXERS[name.split("-")[0]]
 
 
 def zip_file() -> bytes:
@@ -51,20 +62,20 @@ def zip_file() -> bytes:
 )  # fmt: skip
 def test_everything_else_is_refused_with_the_type_that_was_found(data: bytes, found: str) -> None:
     with pytest.raises(UnsupportedMedia) as caught:
-        sniff(BytesSource(data, name="recordings/talk.mp3"))
+        decode_all(BytesSource(data, name="recordings/talk.mp3"))
     assert "recordings/talk.mp3" in caught.value.message
     assert str(caught.value.facts["media_type"]).startswith(found)
 
 
 def test_an_object_without_bytes_is_empty() -> None:
     with pytest.raises(EmptyRecording):
-        sniff(BytesSource(b""))
+        decode_all(b"")
 
 
 def test_an_mp3_without_a_tag_is_known_by_its_frames_also_behind_rubbish() -> None:
     frames = media.FORMATS["mp3-without-id3"](media.tone(2), 16_000)
-    assert sniff(BytesSource(frames)) == MP3
-    assert sniff(BytesSource(b"\x00\x17\x80" * 100 + frames)) == MP3
+    assert type_of(frames) == MP3
+    assert type_of(b"\x00\x17\x80" * 100 + frames) == MP3
 
 
 def id3(size: int) -> bytes:
@@ -75,16 +86,16 @@ def id3(size: int) -> bytes:
 def test_what_stands_behind_an_id3_tag_counts(name: str, media_type: object) -> None:
     """Also behind a cover picture that is longer than what is read at first."""
     data = media.FORMATS[name](media.tone(2), 16_000)
-    assert sniff(BytesSource(id3(300) + data)) == media_type
-    assert sniff(BytesSource(id3(1_500_000) + data)) == media_type
+    assert type_of(id3(300) + data) == media_type
+    assert type_of(id3(1_500_000) + data) == media_type
 
 
 def test_of_many_tags_in_a_row_only_a_few_are_stepped_over() -> None:
     """Two thousand made libmagic give up with an error of its own, which ended the planner."""
     frames = media.FORMATS["mp3-without-id3"](media.tone(2), 16_000)
-    assert sniff(BytesSource(id3(10) * 2 + frames)) == MP3
-    with pytest.raises(UnsupportedMedia):
-        sniff(BytesSource(id3(2) * 2_000 + frames))
+    assert type_of(id3(10) * 2 + frames) == MP3
+    with pytest.raises(CannotDecode, match="octet-stream"):
+        type_of(id3(2) * 2_000 + frames)
 
 
 def test_every_type_of_the_allow_list_is_documented() -> None:
@@ -93,4 +104,36 @@ def test_every_type_of_the_allow_list_is_documented() -> None:
 
 
 def test_the_long_variants_of_wav_are_wav() -> None:
-    assert sniff(BytesSource(b"BW64\xff\xff\xff\xffWAVEds64" + bytes(100))) == WAV
+    assert type_of(b"BW64\xff\xff\xff\xffWAVEds64" + bytes(100)) == WAV
+
+
+PLANNING = """
+import sys
+from consumer.audio.decode import decode
+from consumer.settings import LimitSettings
+from tests import media
+from tests.unit.audio.sources import BytesSource
+with decode(BytesSource(media.wav(media.tone(1))), LimitSettings()) as decoding:
+    assert decoding.facts.media_type == "audio/wav"
+print(*sys.modules)
+"""
+
+
+def test_libmagic_is_not_in_the_process_that_has_the_secrets() -> None:
+    done = subprocess.run([sys.executable, "-c", PLANNING], capture_output=True, text=True, check=True)
+    assert {"magic", "pylibmagic"}.isdisjoint(done.stdout.split())
+
+
+def test_libmagic_that_dies_is_a_crash_of_the_decoder() -> None:
+    dies = """
+import os
+from consumer.audio import decoder_process, sniff
+known = sniff._named
+sniff._named = lambda head: os.abort() if head.startswith(b"Dear") else known(head)
+"""
+    with (
+        contextlib.closing(Decoders(program_with(dies))) as decoders,
+        pytest.raises(DecoderCrashed, match="SIGABRT"),
+        decode(BytesSource(b"Dear all,"), LimitSettings(), decoders),
+    ):
+        pass

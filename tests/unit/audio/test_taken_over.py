@@ -12,11 +12,9 @@ import pytest
 from consumer.audio.decode import decode
 from consumer.audio.decoders import Decoders
 from consumer.audio.protocol import Kind
-from consumer.audio.sniff import MediaType
-from consumer.errors import DecoderCrashed, UnreadableAudio
+from consumer.errors import DecoderCrashed, UnreadableAudio, UnsupportedMedia
 from consumer.functions import plan
 from consumer.settings import LimitSettings
-from tests import media
 from tests.unit.audio.sources import BytesSource, Decoded, read_out
 from tests.unit.functions.test_plan import BUCKET, DictStore, RecordedAttempt, make_plan, work
 from tests.wrong_decoders import program_with
@@ -24,18 +22,19 @@ from tests.wrong_decoders import program_with
 ORDERED = """
 from consumer.audio import decoder_process
 from consumer.audio.protocol import Kind, send
+from consumer.audio.served_file import ServedFile
 
 def lie(link, order):
-    for kind, payload in eval(order.demuxer):
+    for kind, payload in eval(ServedFile(link, order.size_bytes).read()):
         send(link, Kind(kind), payload)
 
 decoder_process.decode = lie
 """
-"""What the decoder says comes in with the order, in the place of the demuxer."""
+"""What the decoder says stands in the recording that takes it over."""
 
 SHAPE = "no JSON|of another shape|belongs"
-HONEST = {"codec": "mp3", "channels": 1, "sample_rate_hz": 16_000, "duration_hint_s": 1, "hint_is_exact": False}
-HONEST |= {"track": 0, "tracks": 1}
+HONEST = {"media_type": "audio/mpeg", "codec": "mp3", "channels": 1, "sample_rate_hz": 16_000, "duration_hint_s": 1}
+HONEST |= {"hint_is_exact": False, "track": 0, "tracks": 1}
 
 
 def short(lie: object) -> str:
@@ -49,14 +48,13 @@ def liars() -> Iterator[Decoders]:
 
 
 def told(liars: Decoders, *messages: tuple[Kind, str]) -> Decoded:
-    """What we make of these messages; their contents are expressions, as an order is short."""
-    with decode(BytesSource(media.wav(media.tone(1))), ordering(*messages), LimitSettings(), liars) as decoding:
+    """What we make of these messages; their contents are expressions."""
+    with decode(BytesSource(recording(*messages)), LimitSettings(), liars) as decoding:
         return read_out(decoding)
 
 
-def ordering(*messages: tuple[Kind, str]) -> MediaType:
-    spelt = ", ".join(f"({int(kind)}, {content})" for kind, content in messages)
-    return MediaType("audio/wav", f"[{spelt}]")
+def recording(*messages: tuple[Kind, str]) -> bytes:
+    return f"[{', '.join(f'({int(kind)}, {content})' for kind, content in messages)}]".encode()
 
 
 def facts(**lies: object) -> tuple[Kind, str]:
@@ -93,6 +91,21 @@ def test_a_length_that_no_event_can_hold_is_a_crash_of_the_decoder(liars: Decode
         told(liars, facts(duration_hint_s=lie))
 
 
+@pytest.mark.parametrize("lie", ["audio/x-evil", "", "a" * 100_000, None, [[]], 7], ids=short)
+def test_a_media_type_that_is_not_on_the_list_is_a_crash_of_the_decoder(liars: Decoders, lie: object) -> None:
+    with pytest.raises(DecoderCrashed, match=f"{SHAPE}|not on the list"):
+        told(liars, facts(media_type=lie))
+
+
+def test_a_type_that_is_refused_can_be_written_into_an_event_and_shown_in_a_terminal(liars: Decoders) -> None:
+    found = "\ud800 \x1b[31m\r\n" + "x" * 1_000
+    with pytest.raises(UnsupportedMedia) as refused:
+        told(liars, (Kind.VERDICT, repr(json.dumps({"error": "ForeignMedia", "reason": found}).encode())))
+    for text in (refused.value.message, str(refused.value.facts["media_type"])):
+        assert text.encode().decode().isprintable()
+        assert 400 < len(text) < 1_000
+
+
 @pytest.mark.parametrize("lie", [{"damaged_packets": float("inf")}, {"damaged_packets": 10**40}, {"broken_off": [[]]}])
 def test_an_ending_of_another_shape_is_a_crash_of_the_decoder(liars: Decoders, lie: dict[str, object]) -> None:
     with pytest.raises(DecoderCrashed, match=SHAPE):
@@ -114,10 +127,9 @@ def test_a_length_that_is_made_up_counts_for_no_more_than_the_longest_recording(
     liars: Decoders, monkeypatch: pytest.MonkeyPatch, lie: float, taken: float | None
 ) -> None:
     """Else other jobs would wait for a plan of so many seconds before theirs begins."""
-    order = ordering(facts(duration_hint_s=lie), (Kind.PCM, "bytes(32_000)"), ending())
-    monkeypatch.setattr(plan, "sniff", lambda _: order)
+    hostile = recording(facts(duration_hint_s=lie), (Kind.PCM, "bytes(32_000)"), ending())
     monkeypatch.setattr(plan, "decode", partial(decode, decoders=liars))
-    store = DictStore({(BUCKET, "talk.mp3"): media.wav(media.tone(1))})
+    store = DictStore({(BUCKET, "talk.mp3"): hostile})
     attempt = RecordedAttempt(store)
     make_plan(store)(work(), attempt)
     assert attempt.started.duration_hint_s == taken

@@ -10,6 +10,7 @@ from consumer.audio.decoder_process import Decoding
 from consumer.audio.opening import opened
 from consumer.audio.protocol import Ending, Facts, Order
 from consumer.audio.resampling import ChannelResampler, Resampler
+from consumer.audio.sniff import MP4_SOUND
 from tests import media
 
 WHOLE = 1 << 30
@@ -29,8 +30,8 @@ class Heard:
     """What comes out of an MP4 whose packets are given to FFmpeg so many at a time."""
 
     def __init__(self, data: bytes, at_once: int, track: int | None = None, by_channel: bool = False) -> None:
-        order = Order(len(data), "mov", 1 << 30, 60, track=track, packets_at_once=at_once)
-        container, stream, self.facts, windows = opened(io.BytesIO(data), order)
+        order = Order(len(data), 1 << 30, 60, track=track, packets_at_once=at_once)
+        container, stream, self.facts, windows = opened(io.BytesIO(data), MP4_SOUND, order)
         with container:
             resampler = ChannelResampler(self.facts.channels) if by_channel else Resampler()
             decoding = Decoding(container, stream, resampler, windows=windows)

@@ -287,6 +287,27 @@ def test_cancel_ends_the_job_in_every_open_status_and_only_once() -> None:
         assert world.partials() == {}
 
 
+def test_only_a_run_with_a_transcript_has_a_speed() -> None:
+    """What was cancelled half-way did not do its recording in that time."""
+    speeds = []
+    for act in ("complete", "cancel", "fail"):
+        world = started(1)
+        world.now_s += 10.0
+        if act == "complete":
+            world.apply(transcribed("job", 0))
+            assembly = world.sent(Topic.ASSEMBLY_WORK)[0]
+            assert isinstance(assembly, AssemblyWork)
+            world.apply(assembled(assembly))
+        elif act == "cancel":
+            world.apply(CancelRequested(job_id="job", requested_at=datetime.fromtimestamp(0, UTC)))
+        else:
+            world.apply(chunk_failed(chunk_work(world)[0], BROKEN))
+        (result,) = world.results()
+        assert result.timings.wall_s >= 10.0
+        speeds.append(result.timings.real_time_factor)
+    assert [speed is None for speed in speeds] == [False, True, True]
+
+
 def test_a_cancel_after_the_result_changes_nothing() -> None:
     world = started(1)
     world.apply(transcribed("job", 0))

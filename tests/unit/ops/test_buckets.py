@@ -119,9 +119,9 @@ def test_rules_that_may_not_be_read_are_a_warning() -> None:
     ("groups", "level", "word"),
     [
         ({}, None, ""),
-        ({"store": {"work_expiry_days": 6}}, Level.FAIL, "work_expiry_days"),
-        ({"topics": {"work_retention_hours": 400}}, Level.FAIL, "work_retention_hours"),
-        ({"store": {"results_expiry_days": 29}}, Level.WARN, "results_expiry_days"),
+        ({"store": {"work_expiry_days": 6}}, Level.FAIL, "WORK_EXPIRY_DAYS"),
+        ({"topics": {"work_retention_hours": 400}}, Level.FAIL, "WORK_RETENTION_HOURS"),
+        ({"store": {"results_expiry_days": 29}}, Level.WARN, "RESULTS_EXPIRY_DAYS"),
         ({"store": {"results_expiry_days": 30}}, None, ""),
     ],
 )

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from consumer import cli
+from consumer import bootstrap, cli
 from consumer.bootstrap import Parts, Role, System, serving
 from consumer.errors import Misconfigured
+from consumer.events import JobStatus, Problem
 from consumer.exit_codes import ExitCode
 from consumer.settings import Settings
 from demo import transcribe
@@ -72,6 +76,43 @@ def test_a_port_that_is_taken_is_a_wrong_setting_and_no_bug() -> None:
             pass
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """What the process did with signals before."""
+    names = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(name) for name in names]
+    yield
+    for name, handler in zip(names, before, strict=True):
+        signal.signal(name, handler)
+
+
+class NeverRun:
+    """The loop of a role that was told to stop before."""
+
+    def stop(self) -> None:
+        """There is nothing to stop."""
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.usefixtures("handlers")
+def test_a_signal_while_models_load_is_answered_at_once(
+    name: signal.Signals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    said: list[list[str]] = []
+
+    def load(*_: object) -> NeverRun:
+        signal.raise_signal(name)
+        said.append([record.message for record in caplog.records])
+        return NeverRun()
+
+    monkeypatch.setattr(bootstrap, "runner", load)
+    caplog.set_level("INFO")
+    system = System(Parts(Settings.model_validate({"server": {"port": 0}})), [Role.TRANSCRIBE])
+    assert cli._serve(system) is ExitCode.OK
+    assert said == [["Told to stop; ends as soon as the models are loaded"]]
+    assert caplog.records[-1].message == "Stopped in good order"
+
+
 def test_a_second_interrupt_does_not_wait_for_the_way_out() -> None:
     end = subprocess.run(
         [sys.executable, "-c", SECOND_SIGNAL], capture_output=True, text=True, timeout=BOUND_S, check=False
@@ -84,5 +125,39 @@ def test_the_speed_that_is_told_belongs_to_the_time_that_is_told() -> None:
     """The event's own factor leaves out what the job waited."""
     timings = {"wall_s": 4.0, "real_time_factor": 15.0}
     result = finished("a", recording=RECORDING | {"duration_s": 30}, timings=timings, language="en", chunks_total=1)
-    line = transcribe._summary(transcribe.Job("a", Path("talk.wav"), result=result))
+    line = transcribe._summary(replace(transcribe._job(0, Path("talk.wav")), result=result))
     assert line.startswith("talk.wav: completed, 30 s of audio in 4.0 s (7.5x real time), language en")
+
+
+def test_a_fault_is_told_of_the_file_that_was_given_and_not_of_its_place_in_the_store(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    job = transcribe._job(2, Path("calls/cut.m4a"))
+    message = "recordings/0002/cut.m4a cannot be decoded (no moov); check that it plays"
+    job.result = finished(
+        job.job_id,
+        JobStatus.FAILED,
+        error=Problem(code="AUDIO_UNREADABLE", message=message),
+        warnings=[{"code": "RECORDING_DAMAGED", "message": "3 packets of recordings/0002/cut.m4a are damaged"}],
+    )
+    transcribe._show(Parts(Settings()), job, tmp_path, transcribe.Screen())
+    assert capsys.readouterr().err.splitlines() == [
+        "calls/cut.m4a: failed: AUDIO_UNREADABLE: calls/cut.m4a cannot be decoded (no moov); check that it plays",
+        "calls/cut.m4a: warning: RECORDING_DAMAGED: 3 packets of calls/cut.m4a are damaged",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "job_id", "folder"),
+    [
+        ("größe 1.wav", "gr-e-1-", "größe-1-"),
+        ("gro\u0308\u00dfe.wav", "gr-e-", "größe-"),  # as macOS writes it
+        ("日本語.mp3", "job-", "日本語-"),
+        ("a_b.c.flac", "a-b-c-", "a-b-c-"),
+        ("../%%.wav", "job-", "job-"),
+    ],
+)
+def test_the_folder_of_the_results_is_called_as_the_file_is(file: str, job_id: str, folder: str) -> None:
+    job = transcribe._job(0, Path(file))
+    assert (job.job_id[:-8], job.folder[:-8]) == (job_id, folder)
+    assert job.job_id[-8:] == job.folder[-8:]

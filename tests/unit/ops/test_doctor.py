@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import ast
+import inspect
 import json
+import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 import pytest
 
-from consumer import doctor, findings, topics
+from consumer import buckets, cli, doctor, findings, topics
+from consumer.adapters import store_clock
 from consumer.doctor import Check
 from consumer.errors import BrokerUnavailable, MissingModel, NotAuthorized, RefusedLogin, StoreUnavailable
 from consumer.findings import Finding, Level, ok
 from consumer.settings import Settings
+from consumer.speech import device, models
 from tests.unit.ops.test_topics import FakeAdmin
 
 GOOD: dict[str, Any] = {"store": {"access_key": "key", "secret_key": "secret"}}
@@ -34,21 +41,21 @@ def test_good_settings_get_one_good_word() -> None:
 @pytest.mark.parametrize(
     ("groups", "level", "word"),
     [
-        ({"kafka": {"session_timeout_s": 200}}, Level.FAIL, "session_timeout_s"),
-        ({"kafka": {"commit_timeout_s": 20}}, Level.FAIL, "commit_timeout_s"),
-        ({"kafka": {"transaction_timeout_s": 150}}, Level.WARN, "transaction_timeout_s"),
+        ({"kafka": {"session_timeout_s": 200}}, Level.FAIL, "SESSION_TIMEOUT_S"),
+        ({"kafka": {"commit_timeout_s": 20}}, Level.FAIL, "COMMIT_TIMEOUT_S"),
+        ({"kafka": {"transaction_timeout_s": 150}}, Level.WARN, "TRANSACTION_TIMEOUT_S"),
         ({"kafka": {"transactions": False}}, Level.WARN, "twice"),
-        ({"worker": {"grace_s": 600}}, Level.WARN, "grace_s"),
-        ({"worker": {"handoff_s": 300}}, Level.WARN, "handoff_s"),
-        ({"topics": {"min_insync_replicas": 4}}, Level.FAIL, "min_insync_replicas"),
+        ({"worker": {"grace_s": 600}}, Level.WARN, "GRACE_S"),
+        ({"worker": {"handoff_s": 300}}, Level.WARN, "HANDOFF_S"),
+        ({"topics": {"min_insync_replicas": 4}}, Level.FAIL, "MIN_INSYNC_REPLICAS"),
         ({"topics": {"min_insync_replicas": 1}}, Level.WARN, "lost with its broker"),
         ({"topics": {"min_insync_replicas": 3}}, Level.WARN, "stops all writes"),
-        ({"topics": {"work_retention_hours": 24}}, Level.WARN, "work_retention_hours"),
-        ({"topics": {"results_retention_hours": 24}}, Level.WARN, "results_retention_hours"),
-        ({"chunks": {"max_bytes": 2_000_000}}, Level.WARN, "max_bytes"),
-        ({"chunks": {"overlap_s": 200}}, Level.WARN, "overlap_s"),
+        ({"topics": {"work_retention_hours": 24}}, Level.WARN, "WORK_RETENTION_HOURS"),
+        ({"topics": {"results_retention_hours": 24}}, Level.WARN, "RESULTS_RETENTION_HOURS"),
+        ({"chunks": {"max_bytes": 2_000_000}}, Level.WARN, "MAX_BYTES"),
+        ({"chunks": {"overlap_s": 200}}, Level.WARN, "OVERLAP_S"),
         ({"store": {"results_bucket": "transcription-work"}}, Level.WARN, "both"),
-        ({"limits": {"allowed_buckets": ["transcription-work"]}}, Level.FAIL, "allowed_buckets"),
+        ({"limits": {"allowed_buckets": ["transcription-work"]}}, Level.FAIL, "ALLOWED_BUCKETS"),
         ({"limits": {"allowed_buckets": ["calls", "transcription-results/x/"]}}, Level.FAIL, "transcription-results"),
         ({"store": {"secret_key": ""}}, Level.FAIL, "credentials"),
         ({"store": {"endpoint": "minio:9000", "secure": False}}, Level.WARN, "TLS"),
@@ -60,6 +67,24 @@ def test_settings_that_do_not_fit_are_named(groups: dict[str, Any], level: Level
     assert finding.level == level
     assert word in finding.what
     assert finding.todo
+
+
+PATHS = re.compile(
+    "|".join(
+        rf"\b{group}\.{name}\b"
+        for group in Settings.model_fields
+        for name in type(getattr(settings(), group)).model_fields
+    )
+)
+
+
+@pytest.mark.parametrize("module", [doctor, buckets, topics, models, device, store_clock])
+def test_what_doctor_says_names_settings_as_they_are_set(module: ModuleType) -> None:
+    """By their variables, which can be copied; no sentence has a setting's path in the code."""
+    tree = ast.parse(inspect.getsource(module))
+    docstrings = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    spoken = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and node not in docstrings]
+    assert [text for text in spoken if isinstance(text, str) and PATHS.search(text)] == []
 
 
 @dataclass
@@ -146,6 +171,23 @@ def test_brokers_that_refuse_us_are_not_said_to_be_away(error: BrokerUnavailable
     found = doctor.run([Check("brokers", refused, "kafka"), Check("topics", lambda: [ok("topics", "there")], "kafka")])
     assert levels(found) == [Level.FAIL, then]
     assert found[0].todo == f"see {error.code} in docs/errors.md"
+
+
+def test_what_our_parts_log_stays_off_the_screen_of_doctor(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a handler of ours, Python would show a warning on stderr, before the report that says the same."""
+    for name in ("", "consumer"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [])
+
+    def ask(*_: object, **__: object) -> list[Check]:
+        logging.getLogger("consumer.speech.device").warning("Computing on the CPU")
+        return []
+
+    monkeypatch.setattr(doctor, "installation_checks", ask)
+    monkeypatch.setattr(doctor, "run", lambda _: [findings.ok("device", "cpu")])
+    assert cli.main(["doctor"]) == 0
+    assert tuple(capfd.readouterr()) == ("OK    device: cpu\n", "")
 
 
 def test_a_bug_in_a_check_is_not_taken_for_a_finding() -> None:

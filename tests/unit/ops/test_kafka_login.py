@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from consumer import cli, doctor, settings_reference
 from consumer.adapters import kafka_tail
+from consumer.adapters.kafka_admin import KafkaAdmin
 from consumer.adapters.kafka_client import client_config
 from consumer.adapters.kafka_refusals import Refusals, away, is_refused_login
+from consumer.errors import BrokerUnavailable, RefusedLogin
 from consumer.exit_codes import ExitCode
 from consumer.findings import Level
 from consumer.settings import KafkaSettings, Settings
@@ -128,8 +130,8 @@ def test_no_secret_of_a_login_is_shown_and_all_are_known(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("kafka", "words"),
     [
-        ({**TOKEN, "oauth_token_endpoint": "http://issuer.example/token"}, "oauth_client_secret travels"),
-        ({"ssl_verify_hostname": False}, "ssl_verify_hostname is off"),
+        ({**TOKEN, "oauth_token_endpoint": "http://issuer.example/token"}, "OAUTH_CLIENT_SECRET travels"),
+        ({"ssl_verify_hostname": False}, "SSL_VERIFY_HOSTNAME is off"),
     ],
 )
 def test_doctor_warns_of_logins_that_give_something_away(kafka: dict[str, Any], words: str) -> None:
@@ -176,7 +178,7 @@ def test_whoever_reads_a_topic_to_its_end_logs_in_as_the_further_properties_say(
     monkeypatch.setattr(kafka_tail, "open_client", open_client)
     own_login = {"sasl.mechanism": "GSSAPI", "ssl.ca.pem": "certificate"}
     tail = kafka_tail.KafkaTail(KafkaSettings(security_protocol="SASL_SSL", extra=own_login), "job-state")
-    assert tail._high_watermark(TopicPartition("job-state", 0), 1.0) == 7
+    assert tail._high_watermarks([TopicPartition("job-state", 0)], 1.0) == {0: 7}
     assert len(opened) == 2
     for config in opened:
         assert config.items() >= own_login.items()
@@ -190,10 +192,57 @@ class Silent:
         pass
 
 
-def test_brokers_that_are_away_are_named_and_so_is_the_setting() -> None:
+UNRESOLVED = KafkaError(KafkaError._RESOLVE, "kafka:9092/1: Failed to resolve 'kafka:9092': Name or service not known")
+NO_TLS = KafkaError(
+    KafkaError._TRANSPORT, "SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener? (after 3ms)"
+)
+DOWN = KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down")
+
+
+@pytest.mark.parametrize(
+    ("complaints", "advice"),
+    [
+        ([], "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS or __SECURITY_PROTOCOL (SSL)"),
+        ([DOWN], "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS or __SECURITY_PROTOCOL (SSL)"),
+        (
+            [UNRESOLVED, DOWN],
+            "nobody knows the address of kafka:9092: correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS, or the brokers' "
+            "advertised.listeners, or look at the name service",
+        ),
+        ([NO_TLS, DOWN], "they seem to speak no TLS: correct WHISPERX_KAFKA__SECURITY_PROTOCOL (SSL)"),
+        (
+            [NO_TLS, *[DOWN] * 4],  # long ago
+            "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS or __SECURITY_PROTOCOL (SSL)",
+        ),
+    ],
+)
+def test_brokers_that_are_away_are_named_and_so_is_the_setting(complaints: list[KafkaError], advice: str) -> None:
+    refusals = Refusals(KafkaSettings(bootstrap_servers="b:9092", security_protocol="SSL"))
+    for complaint in complaints:
+        refusals(complaint)
     failure = KafkaException(KafkaError(KafkaError._TRANSPORT, "no route"))
-    error = away("asking for topic a", failure, Silent(), Refusals(KafkaSettings(bootstrap_servers="kafka:9092")))
-    assert str(error) == (
-        "brokers kafka:9092 do not answer (asking for topic a): no route; "
-        "look at them, or correct WHISPERX_KAFKA__BOOTSTRAP_SERVERS"
-    )
+    error = away("asking for topic a", failure, Silent(), refusals)
+    assert str(error) == f"brokers b:9092 do not answer (asking for topic a): no route; {advice}"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "error", "words"),
+    [
+        (NO_TLS, BrokerUnavailable, "gave no answer in 7 s; they seem to speak no TLS"),
+        (DOWN, BrokerUnavailable, "gave no answer in 7 s$"),
+        (KafkaError(KafkaError._AUTHENTICATION, "Authentication failed"), RefusedLogin, "Authentication failed; check"),
+    ],
+)
+def test_a_question_that_times_out_is_told_with_what_the_client_has_heard(
+    complaint: KafkaError, error: type[BrokerUnavailable], words: str
+) -> None:
+    """Which of the two time-outs is the first, librdkafka's or ours, is chance."""
+    admin = KafkaAdmin(KafkaSettings(bootstrap_servers="127.0.0.1:1"), timeout_s=7)
+
+    def time_out() -> None:
+        with admin._translated():
+            admin._complaints.append(complaint)
+            raise TimeoutError
+
+    with pytest.raises(error, match=words):
+        time_out()

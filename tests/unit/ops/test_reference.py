@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
 import pytest
 
-from consumer import errors_reference, settings_reference
+from consumer import chart_schema, errors_reference, settings_reference
 from consumer.reference_pages import PAGES
 from consumer.settings import Settings
 
@@ -22,6 +23,18 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_page_is_up_to_date(name: str) -> None:
     """If not: python -m consumer.reference_pages docs."""
     assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name]()
+
+
+def test_the_chart_knows_the_settings_that_there_are() -> None:
+    """If not: python -m consumer.reference_pages docs."""
+    text = (DOCS.parent / chart_schema.FILE).read_text(encoding="utf-8")
+    assert text == chart_schema.renewed(text)
+    json.loads(text)
+
+
+def test_a_schema_without_a_place_for_the_settings_is_not_taken_for_one_that_is_up_to_date() -> None:
+    with pytest.raises(ValueError, match="settingNames"):
+        chart_schema.renewed("{}")
 
 
 def test_every_setting_says_what_it_means() -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from consumer import cli as service
 from consumer.core.dead_letters import dead_letter
 from consumer.core.layout import Topic
 from consumer.events import JobControl, JobRequested, JobStatus, Problem
 from consumer.ports import Outgoing, Received
+from consumer.version import version
 from producer_tools.cli import main
 from producer_tools.exit_codes import Exit
 from producer_tools.parser import RECORDINGS_BUCKET
@@ -144,6 +146,20 @@ class TestSubmit:
         installation.publish(Topic.RESULTS, finished(job, JobStatus.PARTIAL))
         assert main(["submit", str(recording), "--job-id", job, "--watch"]) == Exit.JOB_PARTIAL
         assert capsys.readouterr().out.splitlines()[1] == f"{job}\tpartial\t"
+
+    def test_of_several_files_the_one_that_failed_is_named(
+        self, installation: Installation, recording: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spoilt = recording.with_name("spoilt.mp3")
+        spoilt.write_bytes(b"more sound")
+        monkeypatch.chdir(recording.parent)
+        good, bad = submitted(capsys, recording.name, spoilt.name)
+        error = Problem(code="AUDIO_UNREADABLE", message="transcription-recordings/5b1e.mp3 cannot be decoded")
+        installation.publish(Topic.RESULTS, finished(good), finished(bad, JobStatus.FAILED, error=error))
+        assert main(["submit", recording.name, spoilt.name, "--watch"]) == Exit.JOB_FAILED
+        told = capsys.readouterr().err
+        assert f"{bad}  spoilt.mp3  failed  AUDIO_UNREADABLE: transcription-recordings/5b1e.mp3" in told
+        assert f"{good}  {recording.name}  completed" in told
 
 
 class TestWatch:
@@ -314,13 +330,16 @@ class TestCancel:
         assert {(control.action, control.reason, control.requested_by) for control in asked} == {
             ("cancel", "wrong file", "ann")
         }
-        assert capsys.readouterr().out == ""
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert f"asked to cancel {one}; if there is such a job" in told.err, "nobody can tell here whether there is"
 
     def test_a_name_that_is_no_job_id_is_refused_and_nothing_is_sent(
         self, installation: Installation, capsys: Capture
     ) -> None:
         before = len(installation.records(Topic.CONTROL))
         assert main(["cancel", "good", "../bad"]) == Exit.USAGE
+        assert "'../bad' is no job id: letters, digits" in capsys.readouterr().err
         assert len(installation.records(Topic.CONTROL)) == before
 
 
@@ -449,6 +468,13 @@ def in_a_process(installation: Installation, *arguments: str) -> int:
         timeout=BOUND_S,
         check=False,
     ).returncode
+
+
+def test_both_programs_tell_the_same_version(capsys: Capture) -> None:
+    assert main(["--version"]) == Exit.OK
+    with pytest.raises(SystemExit):
+        service.main(["--version"])
+    assert capsys.readouterr().out == f"whisperx-jobs {version()}\nwhisperx-consumer {version()}\n"
 
 
 def test_the_help_is_shown_before_clients_and_models_are_loaded() -> None:

@@ -63,15 +63,24 @@ def test_everything_that_was_asked_for_is_in_the_request() -> None:
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        (["--job-id", "../other"], "job_id"),
+        (["--job-id", "../other"], "'../other' is no job id: letters, digits"),
+        (["--job-id", "ä b"], "'ä b' is no job id: letters, digits"),
+        (["--job-id", ""], "'' is no job id: letters, digits"),
         (["--metadata", "nothing"], "name=value"),
         (["--metadata", "x=" + "y" * 2000], "1024 characters"),
         (["--deadline", "tomorrow"], "tomorrow"),
+        (["--deadline", "2024-05-01T11:59:59Z"], "--deadline '2024-05-01T11:59:59Z' has passed"),
+        (["--deadline", "2024-05-01T13:59:59+02:00"], "has passed"),
+        (["--deadline", "0s"], "has passed"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(more: list[str], reason: str) -> None:
     with pytest.raises(WrongUsage, match=reason):
         request_for(RECORDING, wishes(*more))
+
+
+def test_a_deadline_to_come_is_taken_in_any_time_zone() -> None:
+    assert wishes("--deadline", "2024-05-01T14:00:01+02:00").deadline_at == NOW + timedelta(seconds=1)
 
 
 def test_flags_cannot_be_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:

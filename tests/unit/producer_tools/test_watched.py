@@ -70,6 +70,12 @@ def test_a_line_says_how_far_it_is() -> None:
     assert heard(now).line == "a  transcribing  42%  5 of 12 chunks  50:00 of 2:00:00  3:20 left"
 
 
+def test_a_line_names_the_recording_and_of_a_long_name_the_end() -> None:
+    assert WatchedJob("a", name="calls/talk\t1.wav").line == "a  calls/talk\\t1.wav  waiting for news"
+    long = WatchedJob("a", name="folder/" * 10 + "talk.wav")
+    assert long.line == "a  …er/folder/folder/folder/folder/talk.wav  waiting for news"
+
+
 def test_a_line_says_how_many_are_before_it() -> None:
     assert heard(progress("a", 1, stage=Stage.QUEUED, queue_position=4)).line == "a  queued, number 4 in its lane"
     assert heard().line == "a  waiting for news"

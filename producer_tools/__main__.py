@@ -1,0 +1,16 @@
+"""`python -m producer_tools` is `whisperx-jobs`."""
+
+import sys
+
+from consumer.interrupts import ending_at_once
+
+
+def main() -> int:
+    """Load the program and run it."""
+    with ending_at_once():
+        from producer_tools import cli
+    return cli.main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
