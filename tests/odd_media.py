@@ -6,6 +6,7 @@ Made with PyAV, so that no other program is needed; where ffmpeg's command line 
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -54,6 +55,13 @@ def streamed(container: str, codec: str, rate_hz: int, **options: str) -> bytes:
         assert isinstance(stream, av.AudioStream)
         media.add_sound(file, stream, media.tone(SECONDS, rate_hz), rate_hz)
     return out.getvalue()
+
+
+def an_hour_later(fragments: bytes) -> bytes:
+    """The times of all fragments of a recording of 48 kHz, which need not begin at 0."""
+    parts = fragments.split(b"tfdt\1\0\0\0")
+    times = [struct.pack(">Q", struct.unpack_from(">Q", part)[0] + 3600 * 48_000) for part in parts[1:]]
+    return parts[0] + b"".join(b"tfdt\1\0\0\0" + time + part[8:] for time, part in zip(times, parts[1:], strict=True))
 
 
 class Unseekable(io.BytesIO):
@@ -188,6 +196,14 @@ AAC: Mapping[str, Recording] = {
     ),
     "MP4 of a live stream": Recording(
         lambda: streamed("mp4", "aac", 48_000, movflags="frag_keyframe+empty_moov+default_base_moof"),
+        "aac", 48_000, tolerance=LOSSY,
+    ),
+    "MP4 with its first second in its head, then in fragments": Recording(
+        of("mp4", "aac", 48_000, options={"movflags": "frag_keyframe", "frag_duration": "1000000"}),
+        "aac", 48_000, tolerance=LOSSY,
+    ),
+    "MP4 of the second hour of a live stream": Recording(
+        lambda: an_hour_later(streamed("mp4", "aac", 48_000, movflags="frag_keyframe+empty_moov+default_base_moof")),
         "aac", 48_000, tolerance=LOSSY,
     ),
     "MP4 with pictures": Recording(plain("mp4-with-video", 44_100), "aac", 44_100, 2, tolerance=LOSSY),

@@ -108,7 +108,8 @@ class Decoding:
             raise CannotDecode("DecoderLimit", f"it expands to more than {most} times its size")
 
     def ending(self, facts: Facts) -> Ending:
-        return Ending(self._broken_off or self._missing(facts), self._damaged, self._resampler.channels_change)
+        broken_off = self._broken_off or (self._windows.broken_off if self._windows else None)
+        return Ending(broken_off or self._missing(facts), self._damaged, self._resampler.channels_change)
 
     def _missing(self, facts: Facts) -> str | None:
         """More than a second, and more than a hundredth, less than the container says: the file was cut."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from consumer.audio.mp4_boxes import (
     Box,
@@ -45,6 +45,9 @@ OTHERS: Final = (b"vide", b"text", b"sbtl", b"subt", b"subp", b"clcp", b"tmcd", 
 REWRITTEN: Final = (b"stts", b"stsc", b"stsz", b"stco", b"co64")
 WITHOUT_EFFECT: Final = (b"sgpd", b"sbgp", b"subs", b"sdtp", b"cslg")
 """Of no matter to sound, and numbered by packets."""
+FIRST: Final = (b"edts", b"udta", b"meta")
+"""May tell how much of the first packets is no sound: for the first window only. (Those of the whole file come before
+the track in further windows, where they say nothing of it.)"""
 
 
 @dataclass(slots=True)
@@ -74,6 +77,8 @@ class Track:
     time_run: int = 0
     time_used: int = 0
 
+    is_exact: ClassVar = True
+
     @property
     def duration_s(self) -> float:
         return max(self.end - self.start, 0) / self.timescale
@@ -90,6 +95,10 @@ class LongMp4:
     """Of the moov box, in their order."""
     at_once: int
     chosen: Track | None = None
+    further_track: ClassVar = 0
+    """Which one that is among those of further windows."""
+    broken_off: ClassVar = None
+    """Where the file ends, FFmpeg notices."""
 
     @property
     def tracks(self) -> list[Track]:
@@ -133,7 +142,7 @@ class LongMp4:
         times = _timed(track, count)
         if first and track.start >= sum(packets * duration for packets, duration in times):
             raise Unusual("nothing of the first window is heard")
-        tables = Tables(sizes, *_placed(track, sizes, count), times, keeps_edits=first)
+        tables = Tables(sizes, *_placed(track, sizes, count), times, is_first=first)
         track.at += count
         return track, tables
 
@@ -146,7 +155,7 @@ class Tables:
     offsets: list[int]
     chunks: list[tuple[int, int, int]]
     times: list[tuple[int, int]]
-    keeps_edits: bool
+    is_first: bool
 
 
 class Window(Positioned):
@@ -228,8 +237,8 @@ def _sound_track(file: Readable, trak: Box, movie_timescale: int) -> Track | Non
         raise Unusual("no table of offsets, or two")
     track = Track(
         {
-            b"trak": b"".join(whole(file, box) for box in inner if box.kind not in (b"mdia", b"edts")),
-            b"edts": b"".join(whole(file, box) for box in inner if box.kind == b"edts"),
+            b"trak": b"".join(whole(file, box) for box in inner if box.kind not in (b"mdia", *FIRST)),
+            b"first": b"".join(whole(file, box) for box in inner if box.kind in FIRST),
             b"mdia": b"".join(whole(file, box) for box in media if box.kind != b"minf"),
             b"minf": b"".join(whole(file, box) for box in info if box.kind != b"stbl"),
             b"stsd": whole(file, description),
@@ -372,4 +381,4 @@ def _track(track: Track, tables: Tables, shift: int) -> bytes:
         make_table(b"co64", len(tables.offsets), b"".join(struct.pack(">Q", one + shift) for one in tables.offsets)),
     )
     media = make_box(b"mdia", described[b"mdia"], make_box(b"minf", described[b"minf"], samples))
-    return make_box(b"trak", described[b"trak"], described[b"edts"] if tables.keeps_edits else b"", media)
+    return make_box(b"trak", described[b"trak"], described[b"first"] if tables.is_first else b"", media)

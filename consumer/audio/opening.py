@@ -1,14 +1,15 @@
 """A recording opened: its container, the sound track that is heard, what it says of itself, and what follows it.
 
-Part of the decoder process: see `decoder_process`. What follows are links of a chain (Ogg) and windows of a long index
-(MP4).
+Part of the decoder process: see `decoder_process`. What follows are links of a chain (Ogg), and windows of a long index
+or of many fragments (MP4).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import BinaryIO
 
 import av
@@ -19,6 +20,7 @@ from av.stream import Disposition
 
 from consumer.audio.chained import next_link
 from consumer.audio.mp4_boxes import Unusual
+from consumer.audio.mp4_fragments import FragmentedMp4, FragmentWindow, in_fragments
 from consumer.audio.mp4_index import LongMp4, Window, taken_apart
 from consumer.audio.protocol import MAX_STREAMS, CannotDecode, Facts, Order
 from consumer.audio.served_file import ServedFile
@@ -47,6 +49,9 @@ DECODERS = (
 GUESSED_LENGTHS = ("aac",)
 """Demuxers whose length is a guess from the size of the file and the first bit rates."""
 
+WITHOUT_A_LOOK = MappingProxyType({"probesize": "32", "analyzeduration": "1"})
+"""To open what a decoder is there for: FFmpeg looks at pictures too, and all of a window is read."""
+
 Link = tuple[InputContainer, AudioStream]
 """One of the recordings in a chained file, or one window of a long one, opened, with its sound track."""
 
@@ -54,8 +59,14 @@ Link = tuple[InputContainer, AudioStream]
 def opened(
     file: BinaryIO | ServedFile, media: MediaType, order: Order
 ) -> tuple[InputContainer, AudioStream, Facts, Windows | None]:
-    """The recording with its sound track and facts, in windows where its index is long. Raises CannotDecode."""
-    long = taken_apart(file, order.size_bytes, order.packets_at_once) if media.demuxer == "mov" else None
+    """The recording with its sound track and facts, in windows where its index is long or comes in fragments.
+
+    Raises CannotDecode.
+    """
+    long: LongMp4 | FragmentedMp4 | None = None
+    if media.demuxer == "mov":
+        long = taken_apart(file, order.size_bytes, order.packets_at_once)
+        long = long or in_fragments(file, order.size_bytes, order.packets_at_once)
     if long is not None:
         with contextlib.suppress(Unusual, CannotDecode):
             return Windows.begin(long, media, order)
@@ -66,17 +77,29 @@ def opened(
 
 
 class Windows:
-    """The windows of a long MP4 behind the first, opened one after the other."""
+    """The windows of a long MP4 behind the first, opened one after the other.
 
-    def __init__(self, long: LongMp4, media: MediaType, order: Order, first: Window) -> None:
+    `broken_off` says what, if anything, shows that the file was cut or is damaged from some place on.
+    """
+
+    def __init__(
+        self, long: LongMp4 | FragmentedMp4, media: MediaType, order: Order, first: Window | FragmentWindow
+    ) -> None:
         self._long = long
         self._media = media
         self._order = order
         self._window = first
         self._open: InputContainer | None = None
+        self._unread: str | None = None
+
+    @property
+    def broken_off(self) -> str | None:
+        return self._unread or self._long.broken_off
 
     @classmethod
-    def begin(cls, long: LongMp4, media: MediaType, order: Order) -> tuple[InputContainer, AudioStream, Facts, Windows]:
+    def begin(
+        cls, long: LongMp4 | FragmentedMp4, media: MediaType, order: Order
+    ) -> tuple[InputContainer, AudioStream, Facts, Windows]:
         """The first one. Raises CannotDecode and Unusual; then the file is tried as a whole."""
         window = long.first()
         container = open_container(window, media.demuxer, order.max_streams)
@@ -87,7 +110,8 @@ class Windows:
         stream = choose_stream(container, order.track)
         facts = facts_of(container, stream, order.size_bytes, media)
         track = long.choose(facts.track)
-        return container, stream, replace(facts, duration_hint_s=track.duration_s), cls(long, media, order, window)
+        facts = replace(facts, duration_hint_s=track.duration_s, hint_is_exact=track.is_exact)
+        return container, stream, facts, cls(long, media, order, window)
 
     def open_next(self) -> Link | None:
         """None behind the last one, and where the file breaks off."""
@@ -97,18 +121,22 @@ class Windows:
             return None
         try:
             self._window = self._long.following()
-            self._open = open_container(self._window, self._media.demuxer, self._order.max_streams)
-            return self._open, choose_stream(self._open)
-        except (Unusual, CannotDecode):
+            self._open = open_container(self._window, self._media.demuxer, self._order.max_streams, WITHOUT_A_LOOK)
+            return self._open, choose_stream(self._open, self._long.further_track)
+        except (Unusual, CannotDecode) as exc:
+            self._unread = f"reading stopped: {exc}"
             return None
 
 
 def open_container(
-    file: BinaryIO | ServedFile | Window, demuxer: str, max_streams: int = MAX_STREAMS
+    file: BinaryIO | ServedFile | Window | FragmentWindow,
+    demuxer: str,
+    max_streams: int = MAX_STREAMS,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> InputContainer:
     """Nothing but this file is opened, whatever it refers to, with nothing but this demuxer."""
     options = {"codec_whitelist": ",".join(DECODERS), "protocol_whitelist": "none", "format_whitelist": demuxer}
-    options["max_streams"] = str(max_streams + 1)  # time to open grows with the square of their number
+    options |= {"max_streams": str(max_streams + 1), **more}  # time to open grows with the square of their number
     try:
         container = av.open(file, "r", format=demuxer, container_options=options, metadata_errors="replace")
     except MemoryError as exc:  # FFmpeg says the same to both

@@ -13,41 +13,12 @@ import pytest
 
 from consumer.audio import decode as decode_module
 from consumer.audio import opening
-from consumer.audio.decoder_process import Decoding
 from consumer.audio.mp4_boxes import Unusual
 from consumer.audio.mp4_index import _taken_apart
-from consumer.audio.opening import opened
-from consumer.audio.protocol import CannotDecode, Ending, Facts, Order
-from consumer.audio.resampling import ChannelResampler, Resampler
-from consumer.audio.sniff import MP4_SOUND
+from consumer.audio.protocol import CannotDecode, Ending, Order
 from tests import media
 from tests.unit.audio.sources import BytesSource, decode_all
-
-WHOLE = 1 << 30
-"""Packets at a time: more than there are."""
-SECONDS = 12.0
-
-
-def sound(rate_hz: int = 48_000, channels: int = 1, seconds: float = SECONDS) -> media.Signal:
-    """A tone that rises, in noise: no two places of it sound alike."""
-    at = np.arange(int(seconds * rate_hz)) / rate_hz
-    rising = 0.4 * np.sin(2 * np.pi * (200 + 80 * at) * at)
-    noise = np.random.default_rng(1).normal(0, 0.05, (channels, len(at)))
-    return (rising + noise).astype(np.float32)
-
-
-class Heard:
-    """What comes out of an MP4 whose index is given to FFmpeg so many packets at a time."""
-
-    def __init__(self, data: bytes, at_once: int, track: int | None = None, by_channel: bool = False) -> None:
-        order = Order(len(data), 1 << 30, 60, track=track, packets_at_once=at_once)
-        container, stream, self.facts, windows = opened(io.BytesIO(data), MP4_SOUND, order)
-        with container:
-            resampler = ChannelResampler(self.facts.channels) if by_channel else Resampler()
-            decoding = Decoding(container, stream, resampler, windows=windows)
-            self.pcm = b"".join(decoding.pcm())
-            self.ending: Ending = decoding.ending(self.facts)
-        self.in_windows = windows is not None
+from tests.unit.audio.windows import SECONDS, WHOLE, Heard, but_length, sound
 
 
 def mp4(codec: str, container: str = "mp4", rate_hz: int = 48_000, channels: int = 1, **options: str) -> bytes:
@@ -67,7 +38,23 @@ FILES: dict[str, Callable[[], bytes]] = {
     "ac3, packets of one size": lambda: mp4("ac3"),
     "two sound tracks": lambda: media.tracks([sound(16_000), sound(16_000, seconds=8.0)[:, ::-1]], "mp4", "aac"),
     "one chunk for all": lambda: in_one_chunk(mp4("aac", "ipod")),
+    "priming in tags": lambda: changed(mp4("aac", "ipod", use_editlist="0"), (b"moov",), lambda moov: moov + tags(704)),
+    "priming in the track's tags": lambda: changed(
+        mp4("aac", "ipod", use_editlist="0"), (b"moov", b"trak"), lambda trak: trak + tags(704)
+    ),
 }
+
+
+def tags(priming: int) -> bytes:
+    """As iTunes writes them: so many samples of the first packets are no sound."""
+
+    def box(kind: bytes, *content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
+
+    value = f" 00000000 {priming:08X} 00000000 0000000000000000".encode()
+    named = box(b"mean", bytes(4), b"com.apple.iTunes") + box(b"name", bytes(4), b"iTunSMPB")
+    listed = box(b"ilst", box(b"----", named, box(b"data", struct.pack(">II", 1, 0), value)))
+    return box(b"udta", box(b"meta", bytes(4), box(b"hdlr", bytes(8), b"mdirappl", bytes(9)), listed))
 
 
 def in_one_chunk(data: bytes) -> bytes:
@@ -90,12 +77,9 @@ def test_windows_sound_as_the_whole(name: str, at_once: int) -> None:
     assert (whole.in_windows, windows.in_windows) == (False, True)
     assert windows.pcm == whole.pcm
     assert windows.ending == whole.ending == Ending()
-    assert _but_length(windows.facts) == _but_length(whole.facts)
+    assert but_length(windows.facts) == but_length(whole.facts)
+    assert (windows.facts.hint_is_exact, whole.facts.hint_is_exact) == (True, True)
     assert windows.facts.duration_hint_s == pytest.approx(whole.facts.duration_hint_s, abs=0.002)
-
-
-def _but_length(facts: Facts) -> list[object]:
-    return [facts.codec, facts.channels, facts.sample_rate_hz, facts.hint_is_exact, facts.track, facts.tracks]
 
 
 @pytest.mark.parametrize("track", [0, 1])
