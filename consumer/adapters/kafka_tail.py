@@ -81,6 +81,7 @@ class KafkaTail:
         target = TopicPartition(self._topic, partition, OFFSET_BEGINNING)
         deadline = time.monotonic() + timeout_s
         end = self._high_watermark(target, timeout_s)
+        self._meet_the_leader(deadline)
         self._consumer.assign([target])
         records: list[Received] = []
         while (left := deadline - time.monotonic()) > 0:
@@ -102,6 +103,13 @@ class KafkaTail:
         raise self._refusals.take() or BrokerUnavailable(
             f"{where}; if that stays, `whisperx-consumer doctor` looks for what holds it up"
         )
+
+    def _meet_the_leader(self, deadline: float) -> None:
+        """A client that is given a partition whose leader it does not know yet first rests for half a second."""
+        with contextlib.suppress(KafkaException):  # then it rests
+            self._consumer.list_topics(
+                self._topic, timeout=max(0.1, min(REQUEST_TIMEOUT_S, deadline - time.monotonic()))
+            )
 
     def _high_watermark(self, target: TopicPartition, timeout_s: float) -> int:
         """The end with what is still undecided: a client that reads committed records is told an earlier one."""
