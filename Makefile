@@ -8,6 +8,8 @@ PYTHON := .venv/bin/python
 STAMP := .venv/.installed
 # Two test processes keep two cores busy; more wait for each other's brokers.
 TEST_PROCESSES ?= 2
+# uv compiles nothing when it installs. Each process would compile torch, whisperx and us anew if it might not keep it.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo model fuzz test test-unit chaos campaign kills outage gpu lint format servers image demo-models clean
 

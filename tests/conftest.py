@@ -9,6 +9,10 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.servers.fixtures"]
 
+# Before anything loads torch, and for every process that a test starts. They share the cores, and an OpenMP thread that
+# waits for one without a core would spin: a test of half a minute burns five of processor time.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 settings.register_profile(
     "desk", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=100
 )

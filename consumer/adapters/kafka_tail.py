@@ -97,6 +97,7 @@ class KafkaTail:
         targets = [TopicPartition(self._topic, partition, offset) for partition, offset in starts.items()]
         deadline = time.monotonic() + timeout_s
         ends = self._high_watermarks(targets, timeout_s)
+        self._meet_the_leaders(deadline)
         self._consumer.assign(targets)
         records: list[Received] = []
         reached: dict[int, int] = {}
@@ -127,6 +128,13 @@ class KafkaTail:
         return BrokerUnavailable(
             f"{where} within {timeout_s:.0f} s; if that stays, `whisperx-consumer doctor` looks for what holds it up"
         )
+
+    def _meet_the_leaders(self, deadline: float) -> None:
+        """A client that is given a partition whose leader it does not know yet first rests for half a second."""
+        with contextlib.suppress(KafkaException):  # then it rests
+            self._consumer.list_topics(
+                self._topic, timeout=max(0.1, min(REQUEST_TIMEOUT_S, deadline - time.monotonic()))
+            )
 
     def _high_watermarks(self, targets: Sequence[TopicPartition], timeout_s: float) -> dict[int, int]:
         """The ends with what is still undecided: a client that reads committed records is told earlier ones."""

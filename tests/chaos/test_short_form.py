@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -41,18 +43,40 @@ def test_twenty_faults_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     assert found["transcripts_compared"] >= 2
 
 
-def test_a_build_without_transactions_is_found_out_by_its_duplicates(tmp_path: Path) -> None:
-    aimed = ("--kinds", "torn", "--roles", "coordinate", "--faults", "4", "--fault-pace", "8")
-    short = ("--jobs", "6", "--minutes", "1.5", "--drain-minutes", "1")
-    found = chaos(tmp_path / "run", "--sabotage", "no-transactions", *aimed, *short)
+BROKEN = {
+    "no-transactions": (
+        ("--kinds", "torn", "--roles", "coordinate", "--faults", "4", "--fault-pace", "8"),
+        ("--jobs", "6", "--minutes", "1.5", "--drain-minutes", "1"),
+    ),
+    # What is lost never comes: the wait for it, in minutes, is only longer than the coordinator's longest retry.
+    "commit-first": (
+        ("--kinds", "kill", "--roles", "transcribe", "--faults", "8", "--fault-pace", "3"),
+        ("--jobs", "6", "--minutes", "1.5", "--drain-minutes", "0.6", "--chunk-pace", "4"),
+    ),
+}
+"""Builds that are wrong on purpose: the faults that aim at what is wrong, and how long to look."""
+Broken = Callable[[str], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broken]:
+    """The summary line of each. All run at once: most of a run is waiting, and what they show is not how soon."""
+    with ThreadPoolExecutor(len(BROKEN)) as pool:
+        runs = {
+            name: pool.submit(chaos, tmp_path_factory.mktemp(name) / "run", "--sabotage", name, *aimed, *short)
+            for name, (aimed, short) in BROKEN.items()
+        }
+        yield lambda name: runs[name].result()
+
+
+def test_a_build_without_transactions_is_found_out_by_its_duplicates(broken: Broken) -> None:
+    found = broken("no-transactions")
     assert found["double_partials"] + found["double_terminals"] > 0, json.dumps(found, indent=2)
     assert not found["ok"]
 
 
-def test_a_build_that_commits_before_it_works_is_found_out_by_its_losses(tmp_path: Path) -> None:
-    aimed = ("--kinds", "kill", "--roles", "transcribe", "--faults", "8", "--fault-pace", "3")
-    short = ("--jobs", "6", "--minutes", "1.5", "--drain-minutes", "1", "--chunk-pace", "2")
-    found = chaos(tmp_path / "run", "--sabotage", "commit-first", *aimed, *short)
+def test_a_build_that_commits_before_it_works_is_found_out_by_its_losses(broken: Broken) -> None:
+    found = broken("commit-first")
     assert found["lost_runs"] > 0, json.dumps(found, indent=2)
     assert found["verdicts"]["lag"], "they are lost and not late: nothing is left to do"
     assert not found["ok"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +77,17 @@ class PlainWhisperx:
         return Heard(text, len(set(turns["speaker"])), sorted(rows))
 
 
+Plain = Callable[[Path], Heard]
+
+
 @pytest.fixture(scope="module")
-def plain(engine: SpeechEngine) -> PlainWhisperx:
-    """Made after the engine, which has set up the environment that keeps whisperx from the network."""
-    return PlainWhisperx()
+def plain(engine: SpeechEngine) -> Plain:
+    """What plain whisperx makes of a recording: each is heard once, however many tests compare with it.
+
+    Made after the engine, which has set up the environment that keeps whisperx from the network.
+    """
+    whisperx = PlainWhisperx()
+    return cache(lambda path: whisperx.hear(recordings.read(path).samples))
 
 
 def ours(engine: SpeechEngine, file: bytes, chunk_s: float, policy: str, language: str = "en") -> Heard:
@@ -98,10 +107,10 @@ def ours(engine: SpeechEngine, file: bytes, chunk_s: float, policy: str, languag
 
 @pytest.mark.parametrize("path", [*SHIPPED, *OTHERS], ids=lambda path: path.stem)
 def test_with_whisperx_windows_text_and_turns_are_those_of_plain_whisperx(
-    path: Path, engine: SpeechEngine, plain: PlainWhisperx
+    path: Path, engine: SpeechEngine, plain: Plain
 ) -> None:
     recording = recordings.read(path)
-    expected = plain.hear(recording.samples)
+    expected = plain(path)
     heard = ours(engine, path.read_bytes(), 60.0, "whisperx")
     errors, plain_errors = (word_error_rate(recording.truth["text"], each.text) for each in (heard, expected))
     print(f"{path.stem}: words wrong {errors:.2%}, plain whisperx {plain_errors:.2%}, turns {len(heard.turns)}")
@@ -113,10 +122,10 @@ def test_with_whisperx_windows_text_and_turns_are_those_of_plain_whisperx(
 
 @pytest.mark.parametrize("path", [*SHIPPED, *OTHERS], ids=lambda path: path.stem)
 def test_with_our_windows_few_more_words_are_wrong_and_the_speakers_are_as_many(
-    path: Path, engine: SpeechEngine, plain: PlainWhisperx
+    path: Path, engine: SpeechEngine, plain: Plain
 ) -> None:
     recording = recordings.read(path)
-    expected = plain.hear(recording.samples)
+    expected = plain(path)
     heard = ours(engine, path.read_bytes(), 60.0, "silero")
     truth = recording.truth
     errors, plain_errors = (word_error_rate(truth["text"], each.text) for each in (heard, expected))

@@ -67,6 +67,8 @@ def computed(members: tuple[Member, ...]) -> int:
 
 
 def assert_nobody_was_blamed(system: ServerSystem, members: tuple[Member, ...]) -> None:
+    for member in members:
+        member.engine.during = lambda _: None  # the load was for the outage and the return; what is left may be quick
     system.finish(*JOBS)
     system.assert_nothing_lost_or_doubled(*JOBS)
     assert system.failures() == []
