@@ -7,6 +7,7 @@ On stdout the settings that lead to them, as a shell takes them.
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import signal
 import sys
@@ -26,6 +27,8 @@ MODELS = Path(__file__).parents[2] / "demo" / "models"
 
 def main() -> int:
     """0 when it was told to end."""
+    about = "A Kafka and a MinIO to try the program with, until Ctrl-C. Prints the settings that lead to them."
+    argparse.ArgumentParser(prog="python -m tests.servers", description=about).parse_args()
     told = threading.Event()
     try:
         with tempfile.TemporaryDirectory(prefix="whisperx-servers-") as folder:
