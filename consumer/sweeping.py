@@ -29,7 +29,8 @@ from consumer.exit_codes import ExitCode
 from consumer.settings import Settings
 from consumer.sweep import Found, Needed, Sweep, runs_needed
 
-READ_S = 60.0
+READ_S = 300.0
+"""For the states of all jobs, the first time; the next times only a few are new."""
 CLOSE_S = 5.0
 MOST_HOURS = 24 * 3650
 MARGIN_HOURS = 24
@@ -117,12 +118,13 @@ class NeededRuns:
 
     def __init__(self, states: KafkaTail) -> None:
         self._states = states
-        self._of_jobs: dict[bytes | None, Needed] = {}
-        """Only of jobs that need any."""
+        self._of_jobs: dict[tuple[int, bytes | None], Needed] = {}
+        """Only of jobs that need any. Where the number of partitions was changed, one may have states in two of them:
+        what either needs is needed."""
 
     def read(self) -> Needed:
         """As of now. Raises BrokerUnavailable, Misconfigured."""
-        newest = {record.key: record.value for record in self._states.read_on(READ_S)}
+        newest = {(record.partition, record.key): record.value for record in self._states.read_on(READ_S)}
         for key, value in newest.items():
             needed = frozenset() if value is None else runs_needed([JobState.from_bytes(value)])
             if needed:

@@ -97,6 +97,8 @@ class KafkaTail:
         targets = [TopicPartition(self._topic, partition, offset) for partition, offset in starts.items()]
         deadline = time.monotonic() + timeout_s
         ends = self._high_watermarks(targets, timeout_s)
+        if made_anew := [partition for partition, offset in starts.items() if offset > ends[partition]]:
+            raise BrokerUnavailable(f"{self._topic}{made_anew} was made anew or cut while it was read; begin again")
         self._meet_the_leaders(deadline)
         self._consumer.assign(targets)
         records: list[Received] = []

@@ -28,8 +28,8 @@ from consumer.audio.mp4_boxes import (
     table,
     timescale_of,
 )
-from consumer.audio.mp4_index import MAX_TRACKS, OTHERS, SOUND
-from consumer.audio.mp4_moof import BreaksOff, Defaults, Fragment, Heads, fragment_at
+from consumer.audio.mp4_index import FIRST, MAX_TRACKS, OTHERS, SOUND
+from consumer.audio.mp4_moof import BETWEEN, MAX_BETWEEN, BreaksOff, Defaults, Fragment, Heads, fragment_at
 from consumer.audio.positioned import Positioned
 
 WINDOW_BYTES: Final = 1 << 22
@@ -40,8 +40,6 @@ MAX_SILENT: Final = 1 << 16
 """Fragments in a row without sound: 18 hours of a film whose sound has ended, a second each."""
 
 IN_FRONT: Final = (b"ftyp", b"styp", b"free", b"skip", b"pdin", b"moov")
-TAGS: Final = (b"udta", b"meta")
-"""They may tell how much of the first packets is no sound; FFmpeg would leave out as much of each window."""
 COUNTS: Final = {b"stts": 4, b"stsc": 4, b"stsz": 8, b"stz2": 8, b"stco": 4, b"co64": 4, b"ctts": 4, b"stss": 4}
 """Where in the tables of packets their number stands."""
 
@@ -85,7 +83,10 @@ class FragmentedMp4:
     """Of the window that is made."""
     is_unusual: bool = False
     """Whether from `at` on the file is left to FFmpeg."""
-    broken_off: str | None = None
+    cut: str | None = None
+    """How the file ends before its time."""
+    announced_s: dict[int, float] = field(default_factory=dict)
+    """How long an index in front of all fragments says that tracks are, by what fragments name them."""
     duration_s: float = 0.0
     is_exact: bool = False
     """Whether the duration is that of all packets, or a guess from those of the first window."""
@@ -98,8 +99,8 @@ class FragmentedMp4:
         self.heard = self.tracks
         try:
             self.waiting = self._next()
-        except BreaksOff as exc:
-            raise Unusual("not one fragment") from exc
+        except (BreaksOff, struct.error) as exc:
+            raise Unusual("not one whole fragment") from exc
         if self.waiting is None:
             raise Unusual("no fragment with sound")
         start = len(self.front) if self.head_packets else self.waiting.start
@@ -122,10 +123,23 @@ class FragmentedMp4:
     def has_more(self) -> bool:
         return self.waiting is not None or self.is_unusual
 
+    @property
+    def broken_off(self) -> str | None:
+        return self.cut or self._missing()
+
+    def _missing(self) -> str | None:
+        """More than a second, and more than a hundredth, less than an index says: some fragments are not there."""
+        (track,) = self.heard
+        followed_s, announced_s = track.ticks / track.timescale, self.announced_s.get(track.number, 0.0)
+        if announced_s - followed_s > max(1.0, announced_s / 100):
+            return f"{followed_s:.1f} s of {announced_s:.1f} s are there"
+        return None
+
     def following(self) -> FragmentWindow:
         if self.waiting is not None:
             return self._window(self.waiting.start, is_first=False)
         self.is_unusual = False
+        self.announced_s.clear()  # how much there is of the rest is not followed
         return self._shown(self.at, self.size_bytes, is_first=False)
 
     def _window(self, start: int, *, is_first: bool) -> FragmentWindow:
@@ -158,7 +172,7 @@ class FragmentedMp4:
         try:
             return self._next()
         except BreaksOff as exc:
-            self.broken_off = str(exc)
+            self.cut = str(exc)
         except (Unusual, struct.error):
             self.is_unusual = True
         return None
@@ -174,7 +188,7 @@ class FragmentedMp4:
             self.packets += one.packets + 1
             self.at = one.end
             if one.is_cut:
-                self.broken_off = "its last fragment is incomplete"
+                self.cut = "its last fragment is incomplete"
             if any(track.number in one.parts for track in self.heard):
                 return one
         raise Unusual("too many fragments without sound")
@@ -247,7 +261,7 @@ def _in_fragments(file: Readable, size_bytes: int, at_once: int) -> FragmentedMp
     tracks = [Track(one.number, one.timescale, ticks=one.ticks) for one in heads if one.is_sound]
     if sorted(one.number for one in heads) != sorted(known) or not 0 < len(tracks) <= MAX_TRACKS:
         raise Unusual("tracks that fragments do not name, or none or too many of sound")
-    once = [(box.start - 4, b"skip") for box in inner if box.kind in TAGS]
+    once = [_skipped(file, box) for box in inner if box.kind in FIRST]
     once += [patch for one in heads for patch in one.once]
     found = FragmentedMp4(
         size_bytes, at_once, file, read_at(file, 0, moov.end), once, known, tracks, Heads(file, size_bytes), moov.end
@@ -257,7 +271,41 @@ def _in_fragments(file: Readable, size_bytes: int, at_once: int) -> FragmentedMp
         raise Unusual("many packets outside of fragments")
     if found.head_packets:
         found.at = _behind_packets(found.heads, moov.end, [one.chunks for one in heads if one.chunks])
+    found.announced_s = _announced_s(found.heads, found.at)
     return found
+
+
+def _skipped(file: Readable, box: Box) -> tuple[int, bytes]:
+    """What hides a box."""
+    if read_at(file, box.start - 4, 4) != box.kind:
+        raise Unusual("a box of the head with a size of 64 bits")
+    return box.start - 4, b"skip"
+
+
+def _announced_s(heads: Heads, at: int) -> dict[int, float]:
+    """What the indexes (`sidx`) in front of the first fragment say of their tracks: in a file that was taken from a
+    stream in pieces, the only sign of a piece that is not there."""
+    found: dict[int, float] = {}
+    for _ in range(MAX_BETWEEN):
+        box = heads.box(at)
+        if box is None or box.kind not in BETWEEN:
+            break
+        if box.kind == b"sidx" and box.size <= MAX_COPY_BYTES:
+            track, length_s = _length_s(heads.read(box.start, box.size))
+            found.setdefault(track, length_s)
+        at = box.end
+    return found
+
+
+def _length_s(sidx: bytes) -> tuple[int, float]:
+    """Of which track, and how long all that it lists lasts."""
+    track, timescale = struct.unpack_from(">II", sidx, 4)
+    at = 20 if sidx[:1] == b"\0" else 28
+    (count,) = struct.unpack_from(">H", sidx, at + 2)
+    rows = sidx[at + 4 : at + 4 + 12 * count]
+    if timescale == 0 or len(rows) < 12 * count:
+        raise Unusual("an index that is none")
+    return track, sum(duration for _, duration, _ in struct.iter_unpack(">III", rows)) / timescale
 
 
 def _defaults(trex: bytes) -> tuple[int, Defaults]:
@@ -292,7 +340,7 @@ def _head(file: Readable, trak: Box) -> Head:
     if handler == SOUND and read_at(file, description.start + 4, 4) != b"\0\0\0\1":
         raise Unusual("several descriptions, which change within the track")
     header = content_of(file, only(inner, b"tkhd"))
-    once = [(box.start - 4, b"skip") for box in inner if box.kind in TAGS]
+    once = [_skipped(file, box) for box in inner if box.kind in FIRST]
     once += [(box.start + COUNTS[box.kind], bytes(4)) for box in samples if box.kind in COUNTS]
     packets, ticks, chunks = _packets_in(file, samples)
     return Head(

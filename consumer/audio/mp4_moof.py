@@ -129,7 +129,12 @@ def _fragment(heads: Heads, at: int, moof: Box, known: dict[int, Defaults]) -> F
         raise Unusual("a moof that is longer than the file")
     described = Moof(at, known)
     described.read(content)
-    mdat = _mdat_behind(heads, moof.end)
+    try:
+        mdat = _mdat_behind(heads, moof.end)
+    except BreaksOff:
+        if described.packets:
+            raise
+        mdat = None
     if described.packets == 0:
         end = moof.end if mdat is None else min(mdat.end, heads.size_bytes)
         return Fragment(at, end, {}, 0, is_cut=False)

@@ -250,6 +250,12 @@ def test_the_tail_reads_on_where_it_has_ended_and_misses_nothing(kafka: Kafka, t
             read(2.0)
         producer.commit_transaction(30)
         assert (read(), read()) == ([b"e", b"f"], [])
+        admin = kafka.admin()
+        admin.delete_topics([topic])[topic].result(30)
+        poll_until(lambda: topic not in admin.list_topics(timeout=10).topics)
+        kafka.create_topic(topic, 2)
+        with pytest.raises(BrokerUnavailable, match="made anew or cut"):
+            read()
 
 
 @pytest.mark.servers

@@ -52,19 +52,22 @@ def made(kafka: Kafka, minio: Minio, topic_prefix: str) -> Iterator[ServerSystem
     system.close()
 
 
-def remember(made: ServerSystem, job_id: str, status: Status, outcome: JobStatus | None = None) -> None:
+def remember(
+    made: ServerSystem, job_id: str, status: Status, outcome: JobStatus | None = None, partition: int | None = None
+) -> None:
     request = JobRequested(recording=RecordingRef(bucket="calls", key="a"))
     state = JobState(job_id=job_id, request=request, request_digest="d", received_at_s=0.0, status=status)
-    write(made, job_id, state.changed(outcome=outcome).to_bytes())
+    write(made, job_id, state.changed(outcome=outcome).to_bytes(), partition)
 
 
 def forget(made: ServerSystem, job_id: str) -> None:
     write(made, job_id, None)
 
 
-def write(made: ServerSystem, job_id: str, value: bytes | None) -> None:
+def write(made: ServerSystem, job_id: str, value: bytes | None, partition: int | None = None) -> None:
     producer = Producer({"bootstrap.servers": made.kafka.bootstrap_servers})
-    producer.produce(made.prefix + Topic.JOB_STATE, key=job_id, value=value, partition=len(job_id) % 2)
+    where = len(job_id) % 2 if partition is None else partition
+    producer.produce(made.prefix + Topic.JOB_STATE, key=job_id, value=value, partition=where)
     assert producer.flush(20) == 0
 
 
@@ -119,6 +122,19 @@ def test_what_is_needed_is_known_as_of_now_without_reading_all_states_again(made
         assert needed.read() == {("late", 1), ("later", 1)}
         forget(made, "later")
         assert needed.read() == {("late", 1)}
+
+
+def test_a_job_with_states_in_two_partitions_is_needed_as_long_as_either_says_so(made: ServerSystem) -> None:
+    """Somebody has changed the number of partitions, and a job that had ended is run again in its new one."""
+    with closing(KafkaTail(made.settings().kafka, made.prefix + Topic.JOB_STATE)) as states:
+        needed = NeededRuns(states)
+        remember(made, "open", Status.TRANSCRIBING, partition=0)
+        remember(made, "open", Status.CLEANED, JobStatus.COMPLETED, partition=1)
+        assert needed.read() == {("open", 1)}
+        remember(made, "open", Status.CLEANED, JobStatus.COMPLETED, partition=1)
+        assert needed.read() == {("open", 1)}
+        remember(made, "open", Status.CLEANED, JobStatus.COMPLETED, partition=0)
+        assert needed.read() == frozenset()
 
 
 def test_without_the_brokers_nothing_is_removed(made: ServerSystem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ from tests.unit.audio.windows import SECONDS, WHOLE, Heard, but_length, sound
 PLAIN = "+empty_moov+default_base_moof"
 EARLIER, ANEW = "some fragments earlier than they should be", "time that begins anew"
 TWICE, EDITED = "two recordings one behind the other", "the first second in the head, and an edit"
-HEARD_IN_PART = (EARLIER, ANEW, TWICE, EDITED)
+LATE = "an edit that leaves out the first second"
+HEARD_IN_PART = (EARLIER, ANEW, TWICE, EDITED, LATE)
 """FFmpeg leaves out what is earlier than what it has heard, and what its edit leaves out."""
 
 
@@ -124,6 +125,14 @@ def with_priming_in_tags() -> bytes:
     return with_boxes(lambda number, one: box(b"moov", one[8:], tags(2112)) if number == 1 else one)
 
 
+def edited(ticks: int) -> bytes:
+    """With an edit that leaves out so much of the start: FFmpeg's own encoder of AAC writes 1,024."""
+    data = fragments(flags=PLAIN + "+delay_moov", use_editlist="1")
+    at = data.index(b"elst") + 16
+    assert data[at - 12 : at + 4] == struct.pack(">IIII", 0, 1, 0, 0)
+    return data[:at] + struct.pack(">I", ticks) + data[at + 4 :]
+
+
 def in_head(kind: bytes, content: bytes) -> bytes:
     """With the first second in the head, and another content of a box there, behind its version."""
 
@@ -148,7 +157,8 @@ FILES: dict[str, Callable[[], bytes]] = {
     "offsets from the packets of the other track": lambda: moved(
         media.tracks([sound(16_000), sound(16_000, seconds=8.0)[:, ::-1]], "mp4", "aac"), "+empty_moov+omit_tfhd_offset"
     ),
-    "an edit that leaves out the start": lambda: fragments(flags=PLAIN + "+delay_moov", use_editlist="1"),
+    "an edit that leaves out the encoder's delay": lambda: edited(1_024),
+    LATE: lambda: edited(50_000),
     "segments of DASH": lambda: fragments(flags="+dash"),
     "CMAF": lambda: fragments(flags="+cmaf"),
     "a fragment for each packet": lambda: fragments(flags="+empty_moov+frag_every_frame"),
@@ -212,7 +222,8 @@ def test_windows_sound_as_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) 
         windows = Heard(data, at_once)
         assert (whole.in_windows, windows.in_windows) == (False, True)
         assert windows.pcm == whole.pcm
-        assert windows.ending == Ending()
+        # A length that is known counts what the edit leaves out, as with FFmpeg by itself.
+        assert windows.ending == (whole.ending if (name, at_once) == (LATE, WHOLE) else Ending())
         assert but_length(windows.facts) == but_length(whole.facts)
         assert windows.facts.hint_is_exact == (at_once == WHOLE)
         if name not in HEARD_IN_PART:
@@ -361,6 +372,52 @@ def test_a_file_that_breaks_off_is_heard_to_there_and_says_so(monkeypatch: pytes
     assert (Heard(cut_size, 100).pcm, bool(Heard(cut_size, 100).ending.broken_off)) == (before.pcm, True)
 
 
+def indexed(timescale: int, count: int) -> bytes:
+    """With an index of the whole in front of all fragments, of one row."""
+    rest = sum(map(len, boxes(plain())[2:]))
+    row = struct.pack(">III", rest, int(SECONDS * 48_000), 0x90000000)
+    index = box(b"sidx", struct.pack(">IIIIIHH", 0, 1, timescale, 0, 0, 0, count), row)
+    return with_boxes(lambda number, one: one + index if number == 1 else one)
+
+
+@pytest.mark.parametrize("at_once", [100, WHOLE])
+def test_what_an_index_announces_and_is_not_there_is_told(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a recording that was taken from a stream in pieces nothing else shows that one of them is missing."""
+    data = indexed(48_000, 1)
+    pieces = boxes(data)
+    assert Heard(data, at_once).ending == Ending()
+    for left in (pieces[:17], pieces[:9] + pieces[15:]):
+        windows, whole = Heard(b"".join(left), at_once), as_before(monkeypatch, b"".join(left))
+        assert windows.in_windows
+        assert windows.pcm == whole.pcm
+        assert (windows.ending.broken_off or "").endswith(" s of 12.0 s are there"), windows.ending
+
+
+def test_an_index_that_is_none_is_left_to_ffmpeg() -> None:
+    """Without a timescale, or longer than its box."""
+    for data in (indexed(0, 1), indexed(48_000, 2)):
+        with pytest.raises(Unusual, match="an index that is none"):
+            taken(data, 100)
+
+
+def test_a_last_fragment_of_nothing_is_no_sign_of_a_cut() -> None:
+    mfhd = box(b"mfhd", bytes(8))
+    for end in (box(b"moof", mfhd), box(b"moof", mfhd) + box(b"free")):
+        data = b"".join(boxes(plain())[:-1]) + end
+        assert Heard(data, 100).ending == Ending()
+        assert Heard(data, 100).in_windows
+
+
+def test_a_box_of_the_head_with_a_long_size_is_not_mistaken() -> None:
+    """What hides it in further windows would be written over its size."""
+    priming = tags(2112)
+    long = struct.pack(">I4sQ", 1, b"udta", len(priming) + 8) + priming[8:]
+    data = with_boxes(lambda number, one: box(b"moov", one[8:], long) if number == 1 else one)
+    assert tags(2112)[4:8] == b"udta"
+    with pytest.raises(Unusual, match="64 bits"):
+        taken(data, 100)
+
+
 def late(change: Callable[[bytes], bytes], number: int = 20) -> bytes:
     """With a change in one of the last fragments."""
     return with_boxes(lambda at, one: change(one) if at == number else one)
@@ -379,9 +436,9 @@ def without_packets(moof: bytes) -> bytes:
     return moof[:at] + bytes(4) + moof[at + 4 :]
 
 
-def with_boxes_within(moof: bytes) -> bytes:
-    """As many as no honest fragment has, behind its packets."""
-    at, more = moof.index(b"traf") - 4, box(b"free") * 5_000
+def with_behind(moof: bytes, more: bytes) -> bytes:
+    """With something behind its packets."""
+    at = moof.index(b"traf") - 4
     (length,) = struct.unpack_from(">I", moof, at)
     offset = moof.index(b"trun") + 12
     traf = moof[at + 8 : offset] + struct.pack(">I", struct.unpack_from(">I", moof, offset)[0] + len(more))
@@ -403,7 +460,7 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     "four billion packets": lambda: late(of_endless_packets),
     "a size below 8": lambda: late(with_length(b"moof", 3)),
     "packets of a track that is not there": lambda: late(lambda moof: moof.replace(b"8\0\0\0\1", b"8\0\0\0\2")),
-    "thousands of boxes": lambda: late(with_boxes_within),
+    "thousands of boxes": lambda: late(lambda moof: with_behind(moof, box(b"free") * 5_000)),
     "bytes of anything": lambda: late(lambda moof: random.Random(1).randbytes(len(moof))),
 }
 
@@ -428,6 +485,7 @@ UNUSUAL_LATER: dict[str, Callable[[], bytes]] = {
     "a box of another kind": lambda: late(lambda moof: box(b"abcd", b"?") + moof),
     "a fragment without a time": lambda: late(lambda moof: moof.replace(b"tfdt", b"free")),
     "a fragment that claims the rest of the file and more": lambda: late(with_length(b"moof", 1 << 18)),
+    "less than a box behind packets": lambda: late(lambda moof: with_behind(moof, bytes(4))),
     "packets without a fragment": lambda: late(lambda moof: box(b"mdat", b"?") + moof),
     "a fragment in two places": lambda: late(lambda mdat: mdat[:-9] + box(b"mdat", b"?"), 21),
     "seventy boxes between": lambda: late(lambda moof: box(b"free") * 70 + moof),
@@ -460,6 +518,9 @@ UNUSUAL: dict[str, tuple[Callable[[], bytes], str]] = {
     "no fragment": (lambda: b"".join(boxes(plain())[:2]), "no fragment with sound"),
     "a film without sound": (lambda: moved(media.silent_film()), "none or too many"),
     "a damaged first fragment": (lambda: late(with_length(b"traf", 0), 2), "longer than its place|first window"),
+    "less than a box behind the packets of the first fragment": (
+        lambda: late(lambda moof: with_behind(moof, bytes(4)), 2), "not one whole fragment"
+    ),
     "a damaged second fragment": (lambda: late(with_length(b"traf", 0), 4), "before the end of the first window"),
     "a track that fragments do not name": (
         lambda: plain().replace(b"trex\0\0\0\0\0\0\0\1", b"trex\0\0\0\0\0\0\0\2"), "that fragments do not name"
