@@ -20,5 +20,5 @@ def deceived(media: MediaType) -> str:
     """For `Decoders`: every recording is taken for that type, whatever it is."""
     return program_with(
         "from consumer.audio import decoder_process, sniff\n"
-        f"decoder_process.sniff = lambda _: sniff.MediaType({media.name!r}, {media.demuxer!r})"
+        f"decoder_process.sniff = lambda *_: sniff.MediaType({media.name!r}, {media.demuxer!r})"
     )

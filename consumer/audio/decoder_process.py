@@ -47,12 +47,9 @@ from consumer.audio.protocol import (
 from consumer.audio.resampling import ChannelResampler, Resampler
 from consumer.audio.riff import announced_end
 from consumer.audio.served_file import ServedFile
-from consumer.audio.sniff import WAV, sniff
+from consumer.audio.sniff import HEAD_BYTES, WAV, sniff
 from consumer.audio.sniff import rehearse as rehearse_sniffing
 from consumer.core.values import BYTES_PER_SAMPLE, SAMPLE_RATE_HZ
-
-HEAD_BYTES = 1 << 16
-"""How much of a file is looked at for the length that its header announces."""
 
 PACKETS_FREE_BYTES = 1 << 22
 """What any file may give more than it has: packets overlap in no honest one, and compressed ones are small."""
@@ -187,9 +184,9 @@ class Decoding:
 def decode(link: socket.socket, order: Order) -> None:
     """Send facts, samples and the ending. Raises CannotDecode."""
     file = ServedFile(link, order.size_bytes)
-    missing_bytes = (announced_end(file.read(HEAD_BYTES)) or 0) - order.size_bytes
-    file.seek(0)
-    media = sniff(file)
+    head = file.read(HEAD_BYTES)
+    missing_bytes = (announced_end(head) or 0) - order.size_bytes
+    media = sniff(file, head)
     container, stream, facts, windows = opened(file, media, order)
     with container:
         send_json(link, Kind.FACTS, facts)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FrameLength = Callable[[bytes], int | None]
 
 HEAD_BYTES = 1 << 16
+"""How much of a file is looked at: for its type, and for the length that its header announces."""
 SYNC_SEARCH_BYTES = 1 << 12
 """How far into the file a first MPEG frame is looked for."""
 
@@ -99,9 +100,11 @@ ALLOWED = {
 READABLE = "WAV, MP3, AAC, M4A/MP4/MOV/3GP, FLAC, OGG, WebM/Matroska, AIFF, CAF, AU or AMR"
 
 
-def sniff(file: BinaryIO | ServedFile) -> MediaType:
-    """The media type of a recording. Raises CannotDecode with the type found for all that is not on the allow-list."""
-    head = file.read(HEAD_BYTES)
+def sniff(file: BinaryIO | ServedFile, head: bytes) -> MediaType:
+    """The media type of a recording whose first HEAD_BYTES are `head`.
+
+    Raises CannotDecode with the type found for all that is not on the allow-list.
+    """
     media = _by_first_bytes(head) or _by_frames(file, head)
     if media is not None:
         return media

@@ -14,7 +14,7 @@ import pytest
 from consumer.audio.decode import decode
 from consumer.audio.decoders import Decoders
 from consumer.audio.protocol import CannotDecode
-from consumer.audio.sniff import ADTS, ALLOWED, FLAC, MP3, WAV, MediaType, sniff
+from consumer.audio.sniff import ADTS, ALLOWED, FLAC, HEAD_BYTES, MP3, WAV, MediaType, sniff
 from consumer.errors import DecoderCrashed, EmptyRecording, UnsupportedMedia
 from consumer.settings import LimitSettings
 from tests import media
@@ -28,7 +28,7 @@ DEMUXERS = {
 
 
 def type_of(data: bytes) -> MediaType:
-    return sniff(BytesIO(data))
+    return sniff(BytesIO(data), data[:HEAD_BYTES])
 
 
 @pytest.mark.parametrize("name", media.FORMATS)
