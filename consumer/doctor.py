@@ -210,7 +210,7 @@ def _buckets(settings: Settings) -> Iterable[Finding]:
 
 
 def _secrecy(settings: Settings) -> Iterable[Finding]:
-    if not (settings.store.access_key.get_secret_value() and settings.store.secret_key.get_secret_value()):
+    if not settings.store.has_credentials:
         yield fail("settings", "no store credentials", "set WHISPERX_STORE__ACCESS_KEY and __SECRET_KEY")
     if not settings.store.secure and not _is_local(settings.store.endpoint):
         what = f"recordings travel to {settings.store.endpoint} without TLS"

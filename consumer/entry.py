@@ -65,7 +65,7 @@ def _require_brokers(settings: Settings, roles: Sequence[Role]) -> None:
 
 
 def _require_store(settings: StoreSettings, roles: Sequence[Role]) -> None:
-    if not (settings.access_key.get_secret_value() and settings.secret_key.get_secret_value()):
+    if not settings.has_credentials:
         raise Misconfigured("no store credentials; set WHISPERX_STORE__ACCESS_KEY and WHISPERX_STORE__SECRET_KEY")
     hasty = settings.model_copy(update={"request_timeout_s": min(ENTRY_S, settings.request_timeout_s)})
     store = S3Store.of(hasty, tries=1)

@@ -185,6 +185,10 @@ class StoreSettings(Group):
     """The same for the results bucket; 0: results do not expire by a rule of ours, only versions of them that were
     overwritten or removed."""
 
+    @property
+    def has_credentials(self) -> bool:
+        return bool(self.access_key.get_secret_value() and self.secret_key.get_secret_value())
+
     @field_validator("endpoint")
     @classmethod
     def _is_an_address(cls, endpoint: str) -> str:
