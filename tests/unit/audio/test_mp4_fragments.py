@@ -10,10 +10,8 @@ from collections.abc import Callable
 from fractions import Fraction
 
 import av
-import numpy as np
 import pytest
 
-from consumer.audio import decode as decode_module
 from consumer.audio import mp4_fragments, opening
 from consumer.audio.decoder_process import Decoding
 from consumer.audio.mp4_boxes import MAX_COPY_BYTES, Unusual
@@ -24,9 +22,17 @@ from consumer.audio.resampling import Resampler
 from consumer.audio.sniff import MP4_SOUND
 from consumer.audio.source import ReadAhead
 from tests import media
-from tests.unit.audio.sources import BytesSource, decode_all
-from tests.unit.audio.test_mp4_index import tags
-from tests.unit.audio.windows import SECONDS, WHOLE, Heard, but_length, sound
+from tests.hostile_media import box
+from tests.unit.audio.sources import BytesSource
+from tests.unit.audio.windows import (
+    SECONDS,
+    WHOLE,
+    Heard,
+    assert_the_confined_process_hears_windows_alike,
+    but_length,
+    sound,
+    tags,
+)
 
 PLAIN = "+empty_moov+default_base_moof"
 EARLIER, ANEW = "some fragments earlier than they should be", "time that begins anew"
@@ -64,10 +70,6 @@ def boxes(data: bytes) -> list[bytes]:
         found.append(data[at : at + length])
         at += length
     return found
-
-
-def box(kind: bytes, *content: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
 
 
 @functools.cache
@@ -601,9 +603,4 @@ def test_spoiled_fragments_end_in_sound_or_a_verdict() -> None:
 
 
 def test_the_confined_process_decodes_fragments_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = BytesSource(FILES["beside a picture"]())
-    whole = decode_all(data)
-    monkeypatch.setattr(decode_module, "Order", functools.partial(Order, packets_at_once=40))
-    windows = decode_all(data)
-    assert np.array_equal(windows.samples, whole.samples)
-    assert windows.warnings == whole.warnings == ()
+    assert_the_confined_process_hears_windows_alike(FILES["beside a picture"](), monkeypatch)

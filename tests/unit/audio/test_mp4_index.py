@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import random
 import struct
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 
-from consumer.audio import decode as decode_module
 from consumer.audio import opening
 from consumer.audio.mp4_boxes import Unusual
 from consumer.audio.mp4_index import _taken_apart
-from consumer.audio.protocol import CannotDecode, Ending, Order
+from consumer.audio.protocol import CannotDecode, Ending
 from tests import media
-from tests.unit.audio.sources import BytesSource, decode_all
-from tests.unit.audio.windows import SECONDS, WHOLE, Heard, but_length, sound
+from tests.unit.audio.windows import (
+    SECONDS,
+    WHOLE,
+    Heard,
+    assert_the_confined_process_hears_windows_alike,
+    but_length,
+    sound,
+    tags,
+)
 
 
 def mp4(codec: str, container: str = "mp4", rate_hz: int = 48_000, channels: int = 1, **options: str) -> bytes:
@@ -43,18 +47,6 @@ FILES: dict[str, Callable[[], bytes]] = {
         mp4("aac", "ipod", use_editlist="0"), (b"moov", b"trak"), lambda trak: trak + tags(704)
     ),
 }
-
-
-def tags(priming: int) -> bytes:
-    """As iTunes writes them: so many samples of the first packets are no sound."""
-
-    def box(kind: bytes, *content: bytes) -> bytes:
-        return struct.pack(">I4s", 8 + sum(map(len, content)), kind) + b"".join(content)
-
-    value = f" 00000000 {priming:08X} 00000000 0000000000000000".encode()
-    named = box(b"mean", bytes(4), b"com.apple.iTunes") + box(b"name", bytes(4), b"iTunSMPB")
-    listed = box(b"ilst", box(b"----", named, box(b"data", struct.pack(">II", 1, 0), value)))
-    return box(b"udta", box(b"meta", bytes(4), box(b"hdlr", bytes(8), b"mdirappl", bytes(9)), listed))
 
 
 def in_one_chunk(data: bytes) -> bytes:
@@ -251,9 +243,4 @@ def test_a_spoiled_index_ends_in_sound_or_a_verdict() -> None:
 
 
 def test_the_confined_process_decodes_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = BytesSource(FILES["aac, beside a picture"]())
-    whole = decode_all(data)
-    monkeypatch.setattr(decode_module, "Order", functools.partial(Order, packets_at_once=40))
-    windows = decode_all(data)
-    assert np.array_equal(windows.samples, whole.samples)
-    assert windows.warnings == whole.warnings == ()
+    assert_the_confined_process_hears_windows_alike(FILES["aac, beside a picture"](), monkeypatch)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import struct
 
 import numpy as np
+import pytest
 
+from consumer.audio import decode as decode_module
 from consumer.audio.decoder_process import Decoding
 from consumer.audio.opening import opened
 from consumer.audio.protocol import Ending, Facts, Order
 from consumer.audio.resampling import ChannelResampler, Resampler
 from consumer.audio.sniff import MP4_SOUND
 from tests import media
+from tests.hostile_media import box
+from tests.unit.audio.sources import decode_all
 
 WHOLE = 1 << 30
 """Packets at a time: more than there are."""
@@ -43,3 +49,19 @@ class Heard:
 def but_length(facts: Facts) -> list[object]:
     """What windows tell as the whole does."""
     return [facts.codec, facts.channels, facts.sample_rate_hz, facts.track, facts.tracks]
+
+
+def assert_the_confined_process_hears_windows_alike(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = decode_all(data)
+    monkeypatch.setattr(decode_module, "Order", functools.partial(Order, packets_at_once=40))
+    windows = decode_all(data)
+    assert np.array_equal(windows.samples, whole.samples)
+    assert windows.warnings == whole.warnings == ()
+
+
+def tags(priming: int) -> bytes:
+    """As iTunes writes them: so many samples of the first packets are no sound."""
+    value = f" 00000000 {priming:08X} 00000000 0000000000000000".encode()
+    named = box(b"mean", bytes(4), b"com.apple.iTunes") + box(b"name", bytes(4), b"iTunSMPB")
+    listed = box(b"ilst", box(b"----", named, box(b"data", struct.pack(">II", 1, 0), value)))
+    return box(b"udta", box(b"meta", bytes(4), box(b"hdlr", bytes(8), b"mdirappl", bytes(9)), listed))
